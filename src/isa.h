@@ -1,0 +1,85 @@
+/* The instruction set a translation unit is compiled for, as the kernels see it: names with the set's suffix, the
+ * widest float vector, and the register tile of the GEMM micro-kernel.
+ *
+ * setup.py compiles src/kernels.c once per instruction set with that set's flags and -DISA=<name>. Vectors are the
+ * GCC/clang vector extension, so that the same source serves every set; an intrinsic appears only where the extension
+ * has no word for it (masked loads and stores). */
+#ifndef PYCL_CNN_ISA_H
+#define PYCL_CNN_ISA_H
+
+#include <stdint.h>
+#include <string.h>
+
+#ifndef ISA
+#define ISA generic
+#endif
+
+#define KERNEL_CONCATENATE(name, isa) name##_##isa
+#define KERNEL_EXPAND(name, isa) KERNEL_CONCATENATE(name, isa)
+/* KERNEL(igemm) is igemm_avx2 in the translation unit compiled for AVX2. */
+#define KERNEL(name) KERNEL_EXPAND(name, ISA)
+
+/* VL: floats in a vector. MR x NV: rows and vectors of the GEMM register tile; MR * NV accumulators, NV vectors of the
+ * panel and one broadcast have to fit the register file. NR: floats in a full panel row. */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define VL 16
+#define MR 14 /* 28 accumulators + 2 panel vectors of 32 registers */
+#define NV 2
+#elif defined(__AVX2__)
+#define VL 8
+#define MR 6 /* 12 accumulators + 2 panel vectors + 1 broadcast of 16 registers */
+#define NV 2
+#elif defined(__aarch64__)
+#define VL 4
+#define MR 6 /* 24 accumulators + 4 panel vectors + broadcasts of 32 registers */
+#define NV 4
+#else
+#define VL 4
+#define MR 6
+#define NV 2
+#endif
+#define NR (NV * VL)
+
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+typedef uint32_t vu __attribute__((vector_size(4 * VL)));
+typedef vf vf_unaligned __attribute__((aligned(4), may_alias));
+typedef vi vi_unaligned __attribute__((aligned(4), may_alias));
+
+static inline vf vf_load(const float *source) { return *(const vf_unaligned *)source; }
+static inline void vf_store(float *target, vf value) { *(vf_unaligned *)target = value; }
+static inline vi vi_load(const int32_t *source) { return *(const vi_unaligned *)source; }
+static inline void vi_store(int32_t *target, vi value) { *(vi_unaligned *)target = value; }
+
+/* x - {0}: a scalar minus a zero vector broadcasts without turning +0 or NaN into anything else. */
+static inline vf vf_set1(float value) { return value - (vf){0}; }
+static inline vi vi_set1(int32_t value) { return value - (vi){0}; }
+
+/* The first `count` lanes (0 <= count <= VL); nothing beyond them is touched. Lanes not loaded are zero. */
+static inline vf vf_load_first(const float *source, int64_t count) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), source);
+#else
+    vf value = {0};
+    memcpy(&value, source, (size_t)count * sizeof(float));
+    return value;
+#endif
+}
+
+static inline void vf_store_first(float *target, vf value, int64_t count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(target, (__mmask16)((1u << count) - 1), (__m512)value);
+#else
+    memcpy(target, &value, (size_t)count * sizeof(float));
+#endif
+}
+
+/* Lane-wise choice: `mask` lanes are all ones or all zeros, as vector comparisons give them. */
+static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+
+static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+#endif

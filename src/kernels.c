@@ -1,0 +1,22 @@
+/* All kernels in one translation unit, compiled once per instruction set (see isa.h). */
+#include "kernels.h"
+#include "isa.h"
+
+/* Kernels are reached through the table only; this declares them before their definitions. */
+#define X(name, params, buffers) static kernel_fn KERNEL(name);
+KERNELS(X)
+#undef X
+
+#include "conv.c"
+
+extern const struct kernel_table KERNEL(kernel_table);
+const struct kernel_table KERNEL(kernel_table) = {
+    .vector_length = VL,
+    .tile_rows = MR,
+    .panel_width = NR,
+    .kernels = {
+#define X(name, params, buffers) [KERNEL_ID_##name] = KERNEL(name),
+        KERNELS(X)
+#undef X
+    },
+};

@@ -1,0 +1,47 @@
+/* The list of all CPU kernels and the function type they share.
+ *
+ * A kernel is written once, in src/<stem>.c, as
+ *
+ *     void KERNEL(name)(const void *params, void *const *buffers, int64_t task, void *scratch)
+ *
+ * src/kernels.c includes every stem and is compiled once per instruction set; each compilation ends in one table of
+ * its kernels. To add a kernel: its source and header in a stem, one line in KERNELS below, the two includes in
+ * src/kernels.c and below, and its params function in src/_kernels.pyx. */
+#ifndef PYCL_CNN_KERNELS_H
+#define PYCL_CNN_KERNELS_H
+
+#include <stdint.h>
+
+/* params:  the kernel's own struct (declared in src/<stem>.h).
+ * buffers: float* or int32_t* in the order that the header documents; an absent optional buffer is NULL.
+ * task:    0 .. tasks-1; tasks write disjoint outputs and may run in any order on any thread.
+ * scratch: belongs to the calling thread, 64-byte aligned, contents undefined, of the size that the program asked for. */
+typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, void *scratch);
+
+#include "conv.h"
+
+/* X(name, params struct, number of buffers) */
+#define KERNELS(X)                                                                                                     \
+    X(pack_panels, struct pack_panels_params, 2)                                                                       \
+    X(igemm, struct igemm_params, 5)                                                                                   \
+    X(weight_gradient, struct weight_gradient_params, 3)                                                               \
+    X(sum_parts, struct sum_parts_params, 2)                                                                           \
+    X(depthwise, struct depthwise_params, 5)                                                                           \
+    X(depthwise_weight_gradient, struct depthwise_weight_gradient_params, 3)
+
+enum kernel_id {
+#define X(name, params, buffers) KERNEL_ID_##name,
+    KERNELS(X)
+#undef X
+        KERNEL_COUNT
+};
+
+/* What one compilation of src/kernels.c offers. */
+struct kernel_table {
+    int64_t vector_length; /* floats in a vector (VL) */
+    int64_t tile_rows;     /* rows of the GEMM register tile (MR) */
+    int64_t panel_width;   /* floats in a full panel row (NR) */
+    kernel_fn *kernels[KERNEL_COUNT];
+};
+
+#endif
