@@ -82,6 +82,18 @@ ALWAYS_INLINE vf vf_ceil(vf x) {
 ALWAYS_INLINE vf vf_maximum(vf a, vf b) { return vf_select(a != a, a, vf_max(a, b)); }
 ALWAYS_INLINE vf vf_minimum(vf a, vf b) { return vf_select(a != a, a, vf_min(a, b)); }
 
+/* ---- edges ---------------------------------------------------------------------------------------------------- */
+
+/* The vector at x[i], of a row that ends at `end`: whole, or only its first lanes, the rest zero. */
+ALWAYS_INLINE vf vf_load_until(const float *x, int64_t i, int64_t end) {
+    return i + VL <= end ? vf_load(x + i) : vf_load_first(x + i, end - i);
+}
+
+ALWAYS_INLINE void vf_store_until(float *y, vf value, int64_t i, int64_t end) {
+    if (i + VL <= end) vf_store(y + i, value);
+    else vf_store_first(y + i, value, end - i);
+}
+
 /* ---- across lanes --------------------------------------------------------------------------------------------- */
 
 /* All ones in the first `count` lanes. */

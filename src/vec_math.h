@@ -1,9 +1,9 @@
 /* Elementary functions on float vectors, and the activations built from them.
  *
  * Everything is branch-free vector arithmetic, so that a lane's result does not depend on its neighbours. Errors stay
- * below 4 units in the last place (1e-6 relative where a function is steep) over the whole float range, subnormal
- * results included; infinities give the limit, NaN gives NaN. The polynomials are minimax fits made for these kernels;
- * each names the function and interval that it stands for. */
+ * below 4 units in the last place (1e-6 relative where a function is steep) over the whole float range, with the usual
+ * loss of digits where a result is subnormal; infinities give the limit, NaN gives NaN. The polynomials are minimax fits
+ * made for these kernels; each names the function and interval that it stands for. */
 #ifndef PYCL_CNN_VEC_MATH_H
 #define PYCL_CNN_VEC_MATH_H
 

@@ -1,0 +1,22 @@
+/* Cross entropy of logits against class labels, row by row, and its gradient. */
+#ifndef PYCL_CNN_LOSS_H
+#define PYCL_CNN_LOSS_H
+
+#include <stdint.h>
+
+/* With p = softmax(logits), s = label_smoothing and C classes:
+ *     loss = -(1 - s) * log p[label] - s/C * sum(log p);   dlogits = dloss * (p - (1 - s) * onehot(label) - s/C)
+ * A row whose label is ignore_index has loss 0 and gradient 0; one whose label is no class has loss NaN, gradient 0.
+ *
+ * cross_entropy           buffers: logits[rows, classes], labels[rows] int32, loss[rows]
+ * cross_entropy_backward  buffers: logits, labels, dloss[rows], dlogits[rows, classes]; dlogits may be logits
+ * tasks = ceil(rows / rows_per_task); no scratch. Good size: rows_per_task = clamp(16384 / classes, 1, rows). */
+struct cross_entropy_params {
+    int64_t rows;
+    int64_t classes;
+    int64_t rows_per_task;
+    int64_t ignore_index;
+    float label_smoothing;
+};
+
+#endif
