@@ -7,7 +7,12 @@
 KERNELS(X)
 #undef X
 
-#include "conv.c"
+#include "conv_pack.c"
+#include "conv_patch.c"
+#include "gemm_tile.c"
+#include "conv_igemm.c"
+#include "conv_weight_gradient.c"
+#include "conv_depthwise.c"
 
 extern const struct kernel_table KERNEL(kernel_table);
 const struct kernel_table KERNEL(kernel_table) = {

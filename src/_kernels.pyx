@@ -1,0 +1,467 @@
+# cython: language_level=3, binding=True, embedsignature=True
+"""The CPU kernels in C and the runner of programs made of them.
+
+`Program` runs an array of kernel calls without Python; `<kernel>_params(**members)` fills a kernel's parameters by
+member name, as they are documented in src/<stem>.h; the functions at the end tell what this processor offers.
+"""
+import os
+
+from cpython.buffer cimport (
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+cdef extern from "kernels.h" nogil:
+    ctypedef void kernel_fn(const void *params, void *const *buffers, int64_t task, void *scratch)
+    struct kernel_table:
+        int64_t vector_length
+        int64_t tile_rows
+        int64_t panel_width
+        kernel_fn **kernels
+
+cdef extern from "registry.h" nogil:
+    struct kernel_entry:
+        const char *name
+        int64_t params_bytes
+        int64_t buffers
+    struct isa_entry:
+        const char *name
+        const kernel_table *table
+    const kernel_entry *kernel_entries
+    const isa_entry *isa_entries
+    int64_t kernel_count()
+    int64_t isa_count()
+    bint isa_supported(int64_t isa)
+
+cdef extern from "program.h" nogil:
+    struct step:
+        kernel_fn *kernel
+        const void *params
+        void **buffers
+        int64_t tasks
+    struct unit:
+        pass
+    struct progress:
+        pass
+    struct program:
+        int64_t step_count
+        int64_t unit_count
+        step *steps
+        unit *units
+        unit *single_units
+        progress *progress
+        int64_t *finished
+        char *scratch
+        int64_t scratch_bytes
+        int64_t threads
+    void program_prepare(program *program)
+    bint program_lock(program *program)
+    void program_unlock(program *program)
+    void program_run(program *program, int64_t threads)
+    void program_run_profiled(program *program, int64_t threads, int64_t *nanoseconds)
+    bint openmp_compiled()
+    int64_t openmp_threads()
+    void *memory_allocate(int64_t bytes)
+    void memory_free(void *memory)
+
+
+# ---- instruction sets ------------------------------------------------------------------------------------------------
+
+cdef int64_t selected_isa
+
+
+def isa_list():
+    """Names of the instruction sets that the extension has kernels for and this processor has, the best first."""
+    return [isa_entries[i].name.decode() for i in range(isa_count()) if isa_supported(i)]
+
+
+cdef int64_t find_isa(str name) except -1:
+    for i in range(isa_count()):
+        if isa_entries[i].name.decode() == name and isa_supported(i):
+            return i
+    raise ValueError(f"[cpu] instruction set must be one that this processor has: {', '.join(isa_list())}; got {name!r}")
+
+
+def active_isa():
+    """Name of the instruction set that new programs use."""
+    return isa_entries[selected_isa].name.decode()
+
+
+def set_isa(str name not None):
+    """Selects the instruction set of programs made from now on. Raises ValueError if this processor lacks it."""
+    global selected_isa
+    selected_isa = find_isa(name)
+
+
+def vector_length(isa=None):
+    """Floats in a vector of the instruction set (default: the active one)."""
+    return isa_entries[selected_isa if isa is None else find_isa(isa)].table.vector_length
+
+
+def panel_width(isa=None):
+    """Floats in a full panel row of igemm's weights. Panels may also be any smaller multiple of the vector length."""
+    return isa_entries[selected_isa if isa is None else find_isa(isa)].table.panel_width
+
+
+def tile_rows(isa=None):
+    """Pixels in a full register tile of igemm."""
+    return isa_entries[selected_isa if isa is None else find_isa(isa)].table.tile_rows
+
+
+cdef dict kernel_ids = {kernel_entries[i].name.decode(): i for i in range(kernel_count())}
+
+
+def kernel_id(str name not None):
+    """Number of a kernel. Raises KeyError for an unknown name."""
+    return kernel_ids[name]
+
+
+def kernel_names():
+    """Names of all kernels."""
+    return list(kernel_ids)
+
+
+def openmp_available():
+    """Whether programs can run on several threads: the extension was compiled with OpenMP."""
+    return bool(openmp_compiled())
+
+
+def default_threads():
+    """Threads that OpenMP would use (OMP_NUM_THREADS, or the processors of this process); 1 without OpenMP."""
+    return openmp_threads()
+
+
+# ---- programs --------------------------------------------------------------------------------------------------------
+
+cdef class Program:
+    """Kernel calls, ready to run.
+
+    steps          sequence of (kernel name, params bytes, buffers, tasks); buffers holds a (base, byte offset) or, for an
+                   absent optional buffer, None for each buffer of the kernel
+    base_bytes     sizes of the memories that buffers lie in. Base 0 is the arena, which the program allocates; all
+                   others are arrays that `bind` attaches
+    scratch_bytes  scratch of a thread: the largest that any step asks for
+    written        bases that steps write to: only writable arrays can be bound to them
+    isa            name of an instruction set (default: the active one)
+
+    A program serves one thread at a time; a second one gets a RuntimeError and should use a `clone`. Raises ValueError
+    for steps that do not fit their kernels or bases.
+    """
+    cdef program program
+    cdef char *params          # of all steps
+    cdef void **slots          # buffer addresses of all steps
+    cdef int64_t *slot_base    # base of every slot, -1 for absent buffers
+    cdef int64_t *slot_offset
+    cdef int64_t slot_count
+    cdef int64_t base_count
+    cdef Py_buffer *views      # of every bound base
+    cdef char **addresses      # of every base; NULL while unbound
+    cdef char *arena
+    cdef readonly str isa
+    cdef readonly tuple base_bytes
+    cdef readonly frozenset written
+    cdef tuple arguments
+
+    def __init__(self, steps, base_bytes, scratch_bytes=0, written=(), isa=None):
+        if self.program.steps != NULL:
+            raise RuntimeError("[Program] is initialised already")
+        cdef int64_t isa_index = selected_isa if isa is None else find_isa(isa)
+        cdef int64_t i, slot = 0, place = 0, kernel, count
+        steps = tuple(steps)
+        self.isa = isa_entries[isa_index].name.decode()
+        self.base_bytes = tuple(base_bytes)
+        self.written = frozenset(written)
+        self.arguments = (steps, self.base_bytes, scratch_bytes, self.written, self.isa)
+        self.base_count = len(self.base_bytes)
+        if self.base_count == 0 or min(self.base_bytes) < 0:
+            raise ValueError(f"[Program] base_bytes must start with the size of the arena; got {self.base_bytes}")
+
+        params_bytes = slots = 0
+        for name, params, buffers, tasks in steps:
+            if name not in kernel_ids:
+                raise ValueError(f"[Program] unknown kernel {name!r}")
+            kernel = kernel_ids[name]
+            if len(params) != kernel_entries[kernel].params_bytes:
+                raise ValueError(f"[Program] params of {name} have {kernel_entries[kernel].params_bytes} bytes; "
+                                 f"got {len(params)}")
+            if len(buffers) != kernel_entries[kernel].buffers:
+                raise ValueError(f"[Program] {name} has {kernel_entries[kernel].buffers} buffers; got {len(buffers)}")
+            if tasks < 1:
+                raise ValueError(f"[Program] {name} must have at least one task; got {tasks}")
+            for buffer in buffers:
+                if buffer is None:
+                    continue
+                base, offset = buffer
+                if not (0 <= base < self.base_count and 0 <= offset <= self.base_bytes[base] and offset % 4 == 0):
+                    raise ValueError(f"[Program] buffers of {name} must lie in a base, at a multiple of 4 bytes; "
+                                     f"got base {base}, offset {offset}")
+            params_bytes += (len(params) + 7) // 8 * 8
+            slots += len(buffers)
+
+        count = len(steps)
+        self.slot_count = slots
+        self.program.step_count = count
+        self.program.steps = <step *>calloc(count + 1, sizeof(step))
+        self.program.units = <unit *>calloc(count + 1, sizeof(unit))
+        self.program.single_units = <unit *>calloc(count + 1, sizeof(unit))
+        self.program.progress = <progress *>memory_allocate((count + 1) * sizeof(progress))
+        self.program.finished = <int64_t *>calloc(count + 1, sizeof(int64_t))
+        self.program.scratch_bytes = (scratch_bytes + 63) // 64 * 64
+        self.params = <char *>memory_allocate(params_bytes)
+        self.slots = <void **>calloc(slots + 1, sizeof(void *))
+        self.slot_base = <int64_t *>calloc(slots + 1, sizeof(int64_t))
+        self.slot_offset = <int64_t *>calloc(slots + 1, sizeof(int64_t))
+        self.views = <Py_buffer *>calloc(self.base_count, sizeof(Py_buffer))
+        self.addresses = <char **>calloc(self.base_count, sizeof(char *))
+        self.arena = <char *>memory_allocate(self.base_bytes[0])
+        if (not self.program.steps or not self.program.units or not self.program.single_units
+                or not self.program.progress or not self.program.finished or not self.params or not self.slots
+                or not self.slot_base or not self.slot_offset or not self.views or not self.addresses
+                or not self.arena):
+            raise MemoryError(f"[Program] no memory for an arena of {self.base_bytes[0]} bytes")
+
+        for i in range(count):
+            name, params, buffers, tasks = steps[i]
+            kernel = kernel_ids[name]
+            self.program.steps[i].kernel = isa_entries[isa_index].table.kernels[kernel]
+            self.program.steps[i].tasks = tasks
+            self.program.steps[i].params = self.params + place
+            self.program.steps[i].buffers = self.slots + slot
+            memcpy(self.params + place, <const char *>(<bytes>params), len(params))
+            place += (len(params) + 7) // 8 * 8
+            for buffer in buffers:
+                self.slot_base[slot] = -1
+                if buffer is not None:
+                    self.slot_base[slot], self.slot_offset[slot] = buffer
+                slot += 1
+        program_prepare(&self.program)
+        self.reserve(1)
+        self.attach(0, self.arena)
+
+    def __dealloc__(self):
+        cdef int64_t i
+        if self.views != NULL:
+            for i in range(self.base_count):
+                PyBuffer_Release(&self.views[i])
+        free(self.program.steps)
+        free(self.program.units)
+        free(self.program.single_units)
+        memory_free(self.program.progress)
+        free(self.program.finished)
+        memory_free(self.program.scratch)
+        memory_free(self.params)
+        free(self.slots)
+        free(self.slot_base)
+        free(self.slot_offset)
+        free(self.views)
+        free(self.addresses)
+        memory_free(self.arena)
+
+    cdef void attach(self, int64_t base, char *address) noexcept:
+        cdef int64_t slot
+        self.addresses[base] = address
+        for slot in range(self.slot_count):
+            if self.slot_base[slot] == base:
+                self.slots[slot] = address + self.slot_offset[slot]
+
+    cdef int reserve(self, int64_t threads) except -1:
+        """Scratch for so many threads."""
+        if threads <= self.program.threads:
+            return 0
+        memory_free(self.program.scratch)
+        self.program.threads = 0
+        self.program.scratch = <char *>memory_allocate(threads * self.program.scratch_bytes)
+        if self.program.scratch == NULL:
+            raise MemoryError(f"[Program] no memory for the scratch of {threads} threads")
+        self.program.threads = threads
+        return 0
+
+    cdef int lock(self, str action) except -1:
+        if not program_lock(&self.program):
+            raise RuntimeError(f"[Program.{action}] another thread is running this program; use a clone() per thread")
+        return 0
+
+    def bind(self, int64_t base, array):
+        """Attaches an array to a base (1 or higher) and keeps it alive until another one is bound.
+
+        The array must be C-contiguous, of 4-byte items and exactly the size of the base, and writable when the base is
+        among `written`. Raises ValueError otherwise.
+        """
+        cdef Py_buffer view
+        cdef bint written = base in self.written
+        if not 1 <= base < self.base_count:
+            raise ValueError(f"[Program.bind] base must be 1 .. {self.base_count - 1}; got {base}")
+        if not PyObject_CheckBuffer(array):
+            raise TypeError(f"[Program.bind] base {base} takes an array; got {type(array).__name__}")
+        try:
+            PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (PyBUF_WRITABLE if written else 0))
+        except (BufferError, ValueError) as error:
+            raise ValueError(f"[Program.bind] base {base} takes a C-contiguous {'writable ' if written else ''}array: "
+                             f"{error}") from None
+        try:
+            if view.itemsize != 4 or view.len != self.base_bytes[base]:
+                raise ValueError(f"[Program.bind] base {base} has {self.base_bytes[base]} bytes in items of 4; got "
+                                 f"{view.len} bytes in items of {view.itemsize}")
+            self.lock("bind")
+        except BaseException:
+            PyBuffer_Release(&view)
+            raise
+        PyBuffer_Release(&self.views[base])
+        self.views[base] = view
+        self.attach(base, <char *>view.buf)
+        program_unlock(&self.program)
+
+    cdef int check_bound(self) except -1:
+        cdef int64_t base
+        for base in range(self.base_count):
+            if self.addresses[base] == NULL:
+                raise RuntimeError(f"[Program.run] no array is bound to base {base}")
+        return 0
+
+    def run(self, int64_t threads=1):
+        """Runs all steps on at most `threads` threads. The results do not depend on their number."""
+        self.check_bound()
+        self.lock("run")
+        try:
+            self.reserve(threads)
+            with nogil:
+                program_run(&self.program, threads)
+        finally:
+            program_unlock(&self.program)
+
+    def run_profiled(self, int64_t threads=1):
+        """Runs all steps and returns the nanoseconds of each as a list of int."""
+        cdef int64_t *nanoseconds = <int64_t *>calloc(self.program.step_count + 1, sizeof(int64_t))
+        cdef int64_t i
+        if nanoseconds == NULL:
+            raise MemoryError()
+        try:
+            self.check_bound()
+            self.lock("run_profiled")
+            try:
+                self.reserve(threads)
+                with nogil:
+                    program_run_profiled(&self.program, threads, nanoseconds)
+            finally:
+                program_unlock(&self.program)
+            return [nanoseconds[i] for i in range(self.program.step_count)]
+        finally:
+            free(nanoseconds)
+
+    def clone(self):
+        """A program with an arena of its own; the arrays bound to this one are bound to it, too."""
+        cdef Program other = Program(*self.arguments)
+        cdef int64_t base
+        for base in range(1, self.base_count):
+            if self.addresses[base] != NULL:
+                other.bind(base, <object>self.views[base].obj)
+        return other
+
+
+# ---- params: one block per kernel, members as in src/<stem>.h ---------------------------------------------------------
+
+cdef bytes as_params(str kernel, dict given, dict members, const char *data, size_t size):
+    """The bytes of a struct that Cython filled from `given`; Cython checks for missing members, this for unknown ones."""
+    unknown = given.keys() - members.keys()
+    if unknown:
+        raise TypeError(f"[{kernel}_params] has no member {', '.join(sorted(unknown))}")
+    return data[:size]
+
+
+# conv
+
+cdef extern from "conv.h" nogil:
+    struct pack_panels_members "pack_panels_params":
+        int64_t groups, outs, tap_rows, tap_cols, reds, panel_width
+        int64_t offset, group_stride, out_stride, tap_row_stride, tap_col_stride, red_stride
+    struct igemm_members "igemm_params":
+        int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
+        int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
+        int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
+        int64_t outs, panel_width, pixel_block, panel_block, reduction_block, activation
+        float alpha, beta
+    struct weight_gradient_members "weight_gradient_params":
+        int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
+        int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
+        int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
+        int64_t outs, parts, out_block, red_block, pixel_block
+    struct sum_parts_members "sum_parts_params":
+        int64_t parts, count
+    struct depthwise_members "depthwise_params":
+        int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
+        int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
+        int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
+        int64_t row_block, channel_block, activation
+        float alpha, beta
+    struct depthwise_weight_gradient_members "depthwise_weight_gradient_params":
+        int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
+        int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
+        int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
+        int64_t parts, channel_block
+    int64_t pack_panels_tasks(const pack_panels_members *p)
+    int64_t igemm_tasks(const igemm_members *p)
+    int64_t igemm_scratch_bytes(const igemm_members *p)
+    int64_t weight_gradient_tasks(const weight_gradient_members *p)
+    int64_t weight_gradient_scratch_bytes(const weight_gradient_members *p)
+    int64_t sum_parts_tasks(const sum_parts_members *p)
+    int64_t depthwise_tasks(const depthwise_members *p)
+    int64_t depthwise_scratch_bytes(const depthwise_members *p)
+    int64_t depthwise_weight_gradient_tasks(const depthwise_weight_gradient_members *p)
+
+
+def pack_panels_params(**members):
+    cdef pack_panels_members p = members
+    return as_params("pack_panels", members, p, <char *>&p, sizeof(p))
+
+
+def igemm_params(**members):
+    cdef igemm_members p = members
+    return as_params("igemm", members, p, <char *>&p, sizeof(p))
+
+
+def weight_gradient_params(**members):
+    cdef weight_gradient_members p = members
+    return as_params("weight_gradient", members, p, <char *>&p, sizeof(p))
+
+
+def sum_parts_params(**members):
+    cdef sum_parts_members p = members
+    return as_params("sum_parts", members, p, <char *>&p, sizeof(p))
+
+
+def depthwise_params(**members):
+    cdef depthwise_members p = members
+    return as_params("depthwise", members, p, <char *>&p, sizeof(p))
+
+
+def depthwise_weight_gradient_params(**members):
+    cdef depthwise_weight_gradient_members p = members
+    return as_params("depthwise_weight_gradient", members, p, <char *>&p, sizeof(p))
+
+
+def conv_sizes(str kernel not None, bytes params not None):
+    """(tasks, scratch bytes) of a kernel of src/conv.h with these parameters."""
+    cdef const char *p = params
+    if kernel not in kernel_ids or len(params) != kernel_entries[<int64_t>kernel_ids[kernel]].params_bytes:
+        raise ValueError(f"[conv_sizes] these are not params of a convolution kernel: {kernel!r}, {len(params)} bytes")
+    if kernel == "pack_panels":
+        return pack_panels_tasks(<const pack_panels_members *>p), 0
+    if kernel == "igemm":
+        return igemm_tasks(<const igemm_members *>p), igemm_scratch_bytes(<const igemm_members *>p)
+    if kernel == "weight_gradient":
+        return (weight_gradient_tasks(<const weight_gradient_members *>p),
+                weight_gradient_scratch_bytes(<const weight_gradient_members *>p))
+    if kernel == "sum_parts":
+        return sum_parts_tasks(<const sum_parts_members *>p), 0
+    if kernel == "depthwise":
+        return depthwise_tasks(<const depthwise_members *>p), depthwise_scratch_bytes(<const depthwise_members *>p)
+    if kernel == "depthwise_weight_gradient":
+        return depthwise_weight_gradient_tasks(<const depthwise_weight_gradient_members *>p), 0
+    raise ValueError(f"[conv_sizes] {kernel!r} is not a convolution kernel")
+
+
+# ---- the instruction set of new programs -----------------------------------------------------------------------------
+
+set_isa(os.environ.get("PYCL_CNN_ISA") or isa_list()[0])

@@ -1,0 +1,185 @@
+/* Parameters, buffers, task counts and scratch sizes of the convolution and GEMM kernels.
+ *
+ * One engine serves convolutions, their input gradients (transposed convolutions) and matrix products: the implicit
+ * GEMM over taps. A tap is one position of the convolution kernel. For the output pixel (n, a, b) of a grid,
+ *
+ *     y[pixel, o] = sum over taps (r, s) and channels i of  x[n, row(a, r), col(b, s), i] * w[o, r, s, i]
+ *     row(a, r) = a * row_step + tap_row_start + r * tap_row_step        (col alike)
+ *
+ * where positions outside of the rows and columns of x read zero.
+ *
+ *   forward convolution   row_step = stride, tap_row_start = -padding, tap_row_step = dilation, grid = output size
+ *   input gradient        x is dy; one call per phase (residue class of rows and columns of dx modulo the stride):
+ *                         row_step = 1, the taps that reach the phase, tap rows in either direction
+ *   matrix product        y[m, n] = a[m, k] b[k, n]: one image of 1 x m pixels, one tap, k channels
+ *
+ * x is [image][row][col][channel] with explicit strides in floats; channels are contiguous. Group g reads the channels
+ * from g * channels on and writes the outs from g * outs on. */
+#ifndef PYCL_CNN_CONV_H
+#define PYCL_CNN_CONV_H
+
+#include <stdint.h>
+
+/* How output pixels see x. The first members of every struct below that reads patches; Python names them flat. */
+#define PATCH_MEMBERS                                                                                                  \
+    int64_t images;         /* images of x, and of the grid */                                                         \
+    int64_t rows, cols;     /* size of x; positions outside read zero */                                               \
+    int64_t image_stride;   /* floats from an image of x to the next */                                                \
+    int64_t row_stride;     /* floats from a row of x to the next */                                                   \
+    int64_t col_stride;     /* floats from a column of x to the next; at least groups * channels */                    \
+    int64_t groups;         /* groups of channels and outs */                                                          \
+    int64_t channels;       /* channels of x in a group */                                                             \
+    int64_t grid_rows, grid_cols;               /* output pixels of an image */                                        \
+    int64_t row_step, col_step;                 /* rows (columns) of x from an output row (column) to the next */      \
+    int64_t tap_rows, tap_cols;                 /* taps; either may be 0: the sum is then empty */                     \
+    int64_t tap_row_start, tap_col_start;       /* row (column) of x that tap 0 of output row (column) 0 reads */      \
+    int64_t tap_row_step, tap_col_step;         /* rows (columns) of x from a tap to the next; any sign */
+
+struct patch_geometry {
+    PATCH_MEMBERS
+};
+
+/* Where output pixels lie: pixel (n, a, b) at y + out_offset + n*out_image_stride + a*out_row_stride + b*out_col_stride.
+ * A phase of an input gradient has out_row_stride = stride * (floats of a row of dx) and so on. */
+#define OUTPUT_MEMBERS                                                                                                 \
+    int64_t out_offset, out_image_stride, out_row_stride, out_col_stride;
+
+/* y = act(sum + bias + residual); activation kinds are those of vec_math.h. */
+#define ACTIVATION_MEMBERS                                                                                             \
+    int64_t activation;                                                                                                \
+    float alpha, beta;
+
+/* ---- pack_panels: weights (or a matrix) -> panels of igemm -------------------------------------------------------
+ * buffers: 0 source, 1 panels [groups][ceil(outs / panel_width)][tap_rows][tap_cols][reds][panel_width]
+ * panels[g][p][r][s][i][lane] = source[offset + g*group_stride + (p*panel_width + lane)*out_stride
+ *                                      + r*tap_row_stride + s*tap_col_stride + i*red_stride],  0 for lanes past outs
+ * tasks: groups * ceil(outs / panel_width);  scratch: none */
+struct pack_panels_params {
+    int64_t groups, outs, tap_rows, tap_cols, reds;
+    int64_t panel_width; /* a multiple of the vector length, at most the full panel width of the instruction set */
+    int64_t offset, group_stride, out_stride, tap_row_stride, tap_col_stride, red_stride; /* floats, any sign */
+};
+
+/* ---- igemm ---------------------------------------------------------------------------------------------------------
+ * buffers: 0 x, 1 panels (of pack_panels, reds = channels), 2 bias [groups*outs] or NULL, 3 residual (laid out as y) or
+ *          NULL, 4 y
+ * y and residual may be the same memory; y must not overlap x.
+ * A task computes pixel_block output pixels by panel_block panels of one group.
+ * tasks: igemm_tasks();  scratch: igemm_scratch_bytes() */
+struct igemm_params {
+    PATCH_MEMBERS
+    OUTPUT_MEMBERS
+    int64_t outs;            /* outputs of a group */
+    int64_t panel_width;     /* as the weights were packed */
+    int64_t pixel_block;     /* pixels of a task */
+    int64_t panel_block;     /* panels of a task */
+    int64_t reduction_block; /* summands (taps * channels) multiplied in one go; a multiple of CHUNK */
+    ACTIVATION_MEMBERS
+};
+
+/* ---- weight_gradient -----------------------------------------------------------------------------------------------
+ * buffers: 0 x, 1 dy (described by the output members; out_offset included), 2 parts [parts][groups*outs][taps*channels]
+ * parts[q][g*outs + o][t*channels + i] = sum over the q-th share of the pixels of dy[pixel, o] * x[source(pixel, t), i]
+ * With parts = 1 buffer 2 is dw itself; otherwise sum_parts adds the parts up. A matrix product a^T b has dy = a, x = b.
+ * A task computes out_block outs by red_block summand positions of one part and group.
+ * tasks: weight_gradient_tasks();  scratch: weight_gradient_scratch_bytes() */
+struct weight_gradient_params {
+    PATCH_MEMBERS
+    OUTPUT_MEMBERS
+    int64_t outs;        /* outputs of a group */
+    int64_t parts;       /* shares of the pixels; 1 .. pixel blocks */
+    int64_t out_block;   /* outs of a task */
+    int64_t red_block;   /* tap-channel positions of a task; a multiple of the full panel width */
+    int64_t pixel_block; /* pixels copied and multiplied in one go */
+};
+
+/* ---- sum_parts: the second stage of the weight gradients -----------------------------------------------------------
+ * buffers: 0 parts [parts][count], 1 sum [count];  tasks: ceil(count / SUM_PARTS_BLOCK);  scratch: none */
+struct sum_parts_params {
+    int64_t parts, count;
+};
+
+/* ---- depthwise: groups = channels = outs ---------------------------------------------------------------------------
+ * buffers: 0 x, 1 weights [tap_rows][tap_cols][channels], 2 bias [channels] or NULL, 3 residual (laid out as y) or NULL,
+ *          4 y
+ * PATCH_MEMBERS with groups = 1 and channels = all of them. y and residual may be the same memory.
+ * A task computes row_block grid rows of one image by channel_block channels.
+ * tasks: depthwise_tasks();  scratch: depthwise_scratch_bytes() */
+struct depthwise_params {
+    PATCH_MEMBERS
+    OUTPUT_MEMBERS
+    int64_t row_block;
+    int64_t channel_block; /* a multiple of the vector length, or channels */
+    ACTIVATION_MEMBERS
+};
+
+/* ---- depthwise_weight_gradient -------------------------------------------------------------------------------------
+ * buffers: 0 x, 1 dy (described by the output members), 2 parts [parts][tap_rows*tap_cols][channels]
+ * parts[q][t][c] = sum over the q-th share of the grid rows of all images of dy[pixel, c] * x[source(pixel, t), c]
+ * tasks: depthwise_weight_gradient_tasks();  scratch: none */
+struct depthwise_weight_gradient_params {
+    PATCH_MEMBERS
+    OUTPUT_MEMBERS
+    int64_t parts;         /* shares of images * grid_rows */
+    int64_t channel_block; /* a multiple of the vector length, or channels */
+};
+
+/* ---- sizes ---------------------------------------------------------------------------------------------------------- */
+
+enum {
+    CHUNK = 16,             /* floats of a patch that lie together in the packed pixels of igemm: one cache line */
+    TILE_FLOATS = 16 * 64,  /* room for a register tile of any instruction set */
+    LINE_SLACK = 32,        /* vectors may be written past the end of a copied line */
+    SUM_PARTS_BLOCK = 4096, /* sums of a task of sum_parts */
+};
+
+static inline int64_t conv_blocks(int64_t count, int64_t block) { return (count + block - 1) / block; }
+static inline int64_t conv_round(int64_t count, int64_t unit) { return conv_blocks(count, unit) * unit; }
+
+static inline int64_t pack_panels_tasks(const struct pack_panels_params *p) {
+    return p->groups * conv_blocks(p->outs, p->panel_width);
+}
+
+static inline int64_t igemm_tasks(const struct igemm_params *p) {
+    int64_t pixels = p->images * p->grid_rows * p->grid_cols, panels = conv_blocks(p->outs, p->panel_width);
+    return p->groups * conv_blocks(pixels, p->pixel_block) * conv_blocks(panels, p->panel_block);
+}
+
+/* Offsets of the pixels, packed pixels, one copied line, and sums: a tile, or all of the task's when the reduction is
+ * blocked. */
+static inline int64_t igemm_scratch_bytes(const struct igemm_params *p) {
+    int64_t reds = p->tap_rows * p->tap_cols * p->channels;
+    int64_t block = conv_round(reds < p->reduction_block ? reds : p->reduction_block, CHUNK);
+    int64_t sums = reds > p->reduction_block ? p->pixel_block * p->panel_block * p->panel_width : TILE_FLOATS;
+    return conv_round(8 * p->pixel_block, 64) + 4 * (p->pixel_block * block + block + LINE_SLACK + conv_round(sums, CHUNK));
+}
+
+static inline int64_t weight_gradient_tasks(const struct weight_gradient_params *p) {
+    int64_t reds = p->tap_rows * p->tap_cols * p->channels;
+    return p->groups * p->parts * conv_blocks(p->outs, p->out_block) * conv_blocks(reds, p->red_block);
+}
+
+/* Copied pixels of dy and of x, one copied line, and the sums. */
+static inline int64_t weight_gradient_scratch_bytes(const struct weight_gradient_params *p) {
+    int64_t dy = conv_round(p->pixel_block * p->out_block + LINE_SLACK, CHUNK), x = p->pixel_block * p->red_block;
+    return 4 * (dy + x + p->red_block + LINE_SLACK + conv_round(p->out_block * p->red_block, CHUNK));
+}
+
+static inline int64_t sum_parts_tasks(const struct sum_parts_params *p) {
+    return conv_blocks(p->count, SUM_PARTS_BLOCK);
+}
+
+static inline int64_t depthwise_tasks(const struct depthwise_params *p) {
+    return p->images * conv_blocks(p->grid_rows, p->row_block) * conv_blocks(p->channels, p->channel_block);
+}
+
+/* A line of zeros that columns outside of x point to, and the table of those pointers. */
+static inline int64_t depthwise_scratch_bytes(const struct depthwise_params *p) {
+    return 4 * (conv_round(p->channel_block, CHUNK) + LINE_SLACK) + 8 * 16 * p->tap_rows * p->tap_cols;
+}
+
+static inline int64_t depthwise_weight_gradient_tasks(const struct depthwise_weight_gradient_params *p) {
+    return p->parts * conv_blocks(p->channels, p->channel_block);
+}
+
+#endif

@@ -1,0 +1,93 @@
+/* igemm: the implicit GEMM over taps, behind convolutions, input gradients and matrix products (see conv.h).
+ *
+ *     task = pixel_block pixels x panel_block panels of a group
+ *       for each block of the reduction                   pixels * reduction_block stays in L2
+ *         for each panel                                  comes from memory once a task, stays in L1 or L2
+ *           for each tile of up to MR pixels              its patches are copied when the first panel meets them
+ *             micro-kernel, and after the last block the epilogue
+ *
+ * A copied patch is used by all panels of the task, so copying costs about 2 / outs of the arithmetic; in return the
+ * micro-kernel knows nothing of taps, strides and borders. Sums of different reduction blocks are added in order. */
+#include "conv.h"
+#include "isa.h"
+#include "vec_math.h"
+
+/* y = act(sums + bias + residual) for `rows` pixels by `count` outs. bias and residual may be NULL. */
+static void store_tile(const struct igemm_params *p, const float *sums, int64_t sums_stride, int64_t rows,
+                       int64_t count, const float *bias, const float *residual, float *y, const int64_t *offsets) {
+    for (int64_t row = 0; row < rows; row++, sums += sums_stride) {
+        float *target = y + offsets[row];
+        const float *add = residual ? residual + offsets[row] : NULL;
+        int64_t o = 0;
+        for (; o + VL <= count; o += VL) {
+            vf value = vf_load(sums + o);
+            if (bias) value += vf_load(bias + o);
+            if (add) value += vf_load(add + o);
+            vf_store(target + o, activate(p->activation, p->alpha, p->beta, value));
+        }
+        if (o < count) {
+            vf value = vf_load(sums + o);
+            if (bias) value += vf_load_first(bias + o, count - o);
+            if (add) value += vf_load_first(add + o, count - o);
+            vf_store_first(target + o, activate(p->activation, p->alpha, p->beta, value), count - o);
+        }
+    }
+}
+
+void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    const struct igemm_params *p = params;
+    const struct patch_geometry *g = params;
+    const int64_t width = p->panel_width, panels = ceil_div(p->outs, width);
+    const int64_t pixels = p->images * p->grid_rows * p->grid_cols, pixel_blocks = ceil_div(pixels, p->pixel_block);
+    const int64_t panel_blocks = ceil_div(panels, p->panel_block);
+    const int64_t reds = p->tap_rows * p->tap_cols * p->channels;
+
+    /* Neighbouring tasks share their panels. */
+    const int64_t pixel_begin = task % pixel_blocks * p->pixel_block;
+    const int64_t count = min_i64(p->pixel_block, pixels - pixel_begin);
+    const int64_t panel_begin = task / pixel_blocks % panel_blocks * p->panel_block;
+    const int64_t panel_end = min_i64(panels, panel_begin + p->panel_block);
+    const int64_t group = task / pixel_blocks / panel_blocks;
+
+    const float *weights = (const float *)buffers[1] + group * panels * reds * width;
+    const float *bias = buffers[2], *residual = buffers[3];
+    float *y = buffers[4];
+
+    int64_t *offsets = scratch;
+    float *packed = (float *)scratch + conv_round(2 * p->pixel_block, CHUNK);
+    const int64_t block = conv_round(min_i64(reds, p->reduction_block), CHUNK);
+    float *line = packed + p->pixel_block * block, *sums = line + block + LINE_SLACK;
+    const int blocked = reds > p->reduction_block;
+
+    const struct patch_reader reader = patch_reader(g, buffers[0], group, CHUNK, line);
+    const int64_t tiles = ceil_div(count, MR);
+    int64_t k_begin = 0;
+    do {
+        const int64_t k_end = min_i64(reds, k_begin + p->reduction_block), k_count = k_end - k_begin;
+        const int64_t row_floats = conv_round(k_count, CHUNK);
+        struct pixel pixel = pixel_at(g, pixel_begin);
+        for (int64_t panel = panel_begin; panel < panel_end; panel++) {
+            const int64_t out = panel * width, lanes = min_i64(width, p->outs - out);
+            gemm_tile *const *sizes = tiles_pixels[ceil_div(lanes, VL)];
+            for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
+                const int64_t rows = tile_rows(count, tiles, tile);
+                float *a = packed + first * row_floats;
+                if (panel == panel_begin)
+                    for (int64_t row = 0; row < rows; row++, pixel_next(g, &pixel)) {
+                        offsets[first + row] = p->out_offset + pixel.image * p->out_image_stride +
+                                               pixel.row * p->out_row_stride + pixel.col * p->out_col_stride;
+                        if (k_count) patch_read(&reader, pixel, k_begin, k_end, a + row * CHUNK, rows * CHUNK);
+                    }
+                float *tile_sums = sums + (blocked ? ((panel - panel_begin) * count + first) * width : 0);
+                sizes[rows](k_count, a, weights + (panel * reds + k_begin) * width, width, tile_sums, width, k_begin > 0);
+                if (k_end == reds) {
+                    const int64_t channel = group * p->outs + out;
+                    store_tile(p, tile_sums, width, rows, lanes, bias ? bias + channel : NULL,
+                               residual ? residual + channel : NULL, y + channel, offsets + first);
+                }
+                first += rows;
+            }
+        }
+        k_begin = k_end;
+    } while (k_begin < reds);
+}

@@ -1,0 +1,75 @@
+/* The GEMM micro-kernels of every size (see gemm_tile.h), in tables by rows and vectors. */
+#include "conv.h"
+#include "isa.h"
+
+typedef void gemm_tile(int64_t reds, const float *a, const float *panel, int64_t panel_stride, float *sums,
+                       int64_t sums_stride, int accumulate);
+
+#define ROWS_1(M) M(0)
+#define ROWS_2(M) ROWS_1(M) M(1)
+#define ROWS_3(M) ROWS_2(M) M(2)
+#define ROWS_4(M) ROWS_3(M) M(3)
+#define ROWS_5(M) ROWS_4(M) M(4)
+#define ROWS_6(M) ROWS_5(M) M(5)
+#define ROWS_7(M) ROWS_6(M) M(6)
+#define ROWS_8(M) ROWS_7(M) M(7)
+#define ROWS_9(M) ROWS_8(M) M(8)
+#define ROWS_10(M) ROWS_9(M) M(9)
+#define ROWS_11(M) ROWS_10(M) M(10)
+#define ROWS_12(M) ROWS_11(M) M(11)
+#define ROWS_13(M) ROWS_12(M) M(12)
+#define ROWS_14(M) ROWS_13(M) M(13)
+#define VECTORS_1(M, r) M(r, 0)
+#define VECTORS_2(M, r) VECTORS_1(M, r) M(r, 1)
+#define VECTORS_3(M, r) VECTORS_2(M, r) M(r, 2)
+#define VECTORS_4(M, r) VECTORS_3(M, r) M(r, 3)
+
+#define VECTORS 1
+#include "gemm_tile_rows.h"
+#undef VECTORS
+#define VECTORS 2
+#include "gemm_tile_rows.h"
+#undef VECTORS
+#if NV > 2
+#define VECTORS 3
+#include "gemm_tile_rows.h"
+#undef VECTORS
+#define VECTORS 4
+#include "gemm_tile_rows.h"
+#undef VECTORS
+#endif
+
+#define TILES_6(layout, v)                                                                                             \
+    0, tile_##layout##_1x##v, tile_##layout##_2x##v, tile_##layout##_3x##v, tile_##layout##_4x##v,                     \
+        tile_##layout##_5x##v, tile_##layout##_6x##v
+#define TILES_14(layout, v)                                                                                            \
+    TILES_6(layout, v), tile_##layout##_7x##v, tile_##layout##_8x##v, tile_##layout##_9x##v, tile_##layout##_10x##v,   \
+        tile_##layout##_11x##v, tile_##layout##_12x##v, tile_##layout##_13x##v, tile_##layout##_14x##v
+#if MR == 14
+#define TILES TILES_14
+#else
+#define TILES TILES_6
+#endif
+
+/* [vectors][rows] */
+static gemm_tile *const tiles_pixels[NV + 1][MR + 1] = {
+    [1] = {TILES(pixels, 1)},
+    [2] = {TILES(pixels, 2)},
+#if NV > 2
+    [3] = {TILES(pixels, 3)},
+    [4] = {TILES(pixels, 4)},
+#endif
+};
+static gemm_tile *const tiles_columns[NV + 1][MR + 1] = {
+    [1] = {TILES(columns, 1)},
+    [2] = {TILES(columns, 2)},
+#if NV > 2
+    [3] = {TILES(columns, 3)},
+    [4] = {TILES(columns, 4)},
+#endif
+};
+
+/* Rows of the tile-th of `tiles` tiles when `count` rows are shared out evenly; the larger ones come first. */
+static inline int64_t tile_rows(int64_t count, int64_t tiles, int64_t tile) {
+    return count / tiles + (tile < count % tiles);
+}

@@ -1,0 +1,63 @@
+/* The program runner: an array of steps, run in one call, by one thread or by a team. */
+#ifndef PYCL_CNN_PROGRAM_H
+#define PYCL_CNN_PROGRAM_H
+
+#include "kernels.h"
+
+struct step {
+    kernel_fn *kernel;
+    const void *params;
+    void **buffers;
+    int64_t tasks;
+};
+
+/* Steps first..last-1 that are dealt out together: one step with several tasks, or neighbours with one task each, which
+ * a single thread runs without waiting in between (tasks = 1). */
+struct unit {
+    int64_t first, last, tasks;
+};
+
+/* How far the team is with a unit. On a cache line of its own. */
+struct progress {
+    int64_t next; /* the task to be taken next */
+    int64_t done; /* tasks finished */
+    int64_t padding[6];
+};
+
+struct program {
+    int64_t step_count, unit_count;
+    struct step *steps;
+    struct unit *units;        /* unit_count, for running */
+    struct unit *single_units; /* step_count, one per step, for profiling */
+    struct progress *progress; /* step_count */
+    int64_t *finished;         /* step_count: nanoseconds at which a step was finished, when profiling */
+    int64_t most_tasks;        /* of any step */
+    char *scratch;             /* threads * scratch_bytes */
+    int64_t scratch_bytes;     /* of a thread, a multiple of 64 */
+    int64_t threads;           /* threads that there is scratch for */
+    int busy;                  /* taken by program_lock */
+};
+
+/* Fills units, single_units and most_tasks from the steps. */
+void program_prepare(struct program *program);
+
+/* Takes the program for the calling thread; 0 when another one has it. */
+int program_lock(struct program *program);
+void program_unlock(struct program *program);
+
+/* Runs all steps by at most `threads` threads (no more than there is scratch for). The results do not depend on their
+ * number. The caller holds the lock. */
+void program_run(struct program *program, int64_t threads);
+
+/* The same, and writes the nanoseconds of every step. Steps are not merged into units. */
+void program_run_profiled(struct program *program, int64_t threads, int64_t *nanoseconds);
+
+/* 1 when the extension was compiled with OpenMP; without it every program runs on one thread. */
+int openmp_compiled(void);
+int64_t openmp_threads(void);
+
+/* Memory for arenas and scratch: 64-byte aligned, on huge pages where it is large. */
+void *memory_allocate(int64_t bytes);
+void memory_free(void *memory);
+
+#endif
