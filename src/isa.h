@@ -27,6 +27,7 @@
 #define MR 14 /* 28 accumulators + 2 panel vectors of 32 registers */
 #define NV 2
 #elif defined(__AVX2__)
+#include <immintrin.h>
 #define VL 8
 #define MR 6 /* 12 accumulators + 2 panel vectors + 1 broadcast of 16 registers */
 #define NV 2
@@ -56,10 +57,19 @@ static inline void vi_store(int32_t *target, vi value) { *(vi_unaligned *)target
 static inline vf vf_set1(float value) { return value - (vf){0}; }
 static inline vi vi_set1(int32_t value) { return value - (vi){0}; }
 
+/* All ones in the first `count` lanes. */
+static inline vi vi_first_lanes(int64_t count) {
+    vi lanes;
+    for (int lane = 0; lane < VL; lane++) lanes[lane] = lane;
+    return lanes < vi_set1((int32_t)count);
+}
+
 /* The first `count` lanes (0 <= count <= VL); nothing beyond them is touched. Lanes not loaded are zero. */
 static inline vf vf_load_first(const float *source, int64_t count) {
 #if defined(__AVX512F__)
     return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), source);
+#elif defined(__AVX2__)
+    return (vf)_mm256_maskload_ps(source, (__m256i)vi_first_lanes(count));
 #else
     vf value = {0};
     memcpy(&value, source, (size_t)count * sizeof(float));
@@ -70,6 +80,8 @@ static inline vf vf_load_first(const float *source, int64_t count) {
 static inline void vf_store_first(float *target, vf value, int64_t count) {
 #if defined(__AVX512F__)
     _mm512_mask_storeu_ps(target, (__mmask16)((1u << count) - 1), (__m512)value);
+#elif defined(__AVX2__)
+    _mm256_maskstore_ps(target, (__m256i)vi_first_lanes(count), (__m256)value);
 #else
     memcpy(target, &value, (size_t)count * sizeof(float));
 #endif

@@ -96,13 +96,6 @@ ALWAYS_INLINE void vf_store_until(float *y, vf value, int64_t i, int64_t end) {
 
 /* ---- across lanes --------------------------------------------------------------------------------------------- */
 
-/* All ones in the first `count` lanes. */
-ALWAYS_INLINE vi vi_first_lanes(int64_t count) {
-    vi lanes;
-    for (int lane = 0; lane < VL; lane++) lanes[lane] = lane;
-    return lanes < vi_set1((int32_t)count);
-}
-
 /* The sum of all lanes, added in pairs. */
 ALWAYS_INLINE float vf_sum(vf x) {
     float lanes[VL];
