@@ -1,0 +1,286 @@
+"""The contract between the engine and a backend.
+
+A backend offers devices, an ordered table of algorithms for each operation, and programs. `Backend.compile` is the same for
+all: choose an algorithm for every node and let it insert what it needs (packed weights), plan, link.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import DeviceError, DtypeError, ShapeError, UnsupportedError
+from ..graph import Graph, Node, Value
+from ..ops.base import Op
+from ..ops.leaf import State
+from ..ops.movement import Reshape
+from ..plan import Kind, Plan, Step, make_plan
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that programs can be made for."""
+
+    backend: str  # "cpu", "opencl", "reference"
+    index: int  # among the backend's devices
+    name: str
+    kind: str = "cpu"  # "cpu", "gpu" or "accelerator"
+    platform: str = ""
+    driver: str = ""
+    memory: int = 0  # bytes, 0 where unknown
+    reason: str = ""  # why it was chosen, when it was chosen automatically
+
+    @property
+    def label(self) -> str:
+        return self.backend if self.backend != "opencl" else f"opencl:{self.index}"
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.name})" if self.name != self.backend else self.label
+
+
+class Algorithm:
+    """One way to do an operation on a backend."""
+
+    name: ClassVar[str]
+    #: why it stands where it stands in the table, for explain()
+    reason: ClassVar[str] = "the only one"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        """Whether it can do this node on this device."""
+        return True
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        """Insert the nodes it needs, e.g. one that packs the weight; the node that stands for the operation afterwards."""
+        return node
+
+    def workspace(self, node: Node, device: Device) -> int:
+        """Bytes of memory it needs beside inputs and outputs, while it runs."""
+        return 0
+
+
+class Backend:
+    """A family of devices."""
+
+    name: ClassVar[str]
+    #: operation -> algorithms in the order in which they are tried
+    algorithms: dict[type[Op], list[Algorithm]]
+
+    def devices(self) -> Sequence[Device]:
+        """Devices present on this machine, an empty sequence where there are none."""
+        raise NotImplementedError
+
+    def link(self, plan: Plan, device: Device) -> Program:
+        """Turn a plan into a program."""
+        raise NotImplementedError
+
+    def compile(self, graph: Graph, device: Device, states: Mapping[str, np.ndarray], force: Mapping[str, str] | None = None) -> Program:
+        """Lower `graph` for `device`, plan it and make it ready to run with `states` (user layout) loaded.
+
+        `force` names an algorithm for an operation, e.g. ``{"Conv": "direct"}``. Raises UnsupportedError where no algorithm is left.
+        """
+        for node in graph.nodes():
+            if node.inputs and not isinstance(node.op, Reshape) and node.algorithm is None:
+                self._choose(graph, node, device, force or {})
+        graph.prune()
+        plan = make_plan(graph, lambda node: node.algorithm.workspace(node, device))
+        program = self.link(plan, device)
+        program.load(states)
+        return program
+
+    def _choose(self, graph: Graph, node: Node, device: Device, force: Mapping[str, str]) -> None:
+        table = self.algorithms.get(type(node.op), [])
+        kind = type(node.op).__name__
+        wanted = force.get(kind)
+        for algorithm in table:
+            if wanted is not None and algorithm.name != wanted:
+                continue
+            if algorithm.supports(node, device):
+                node.algorithm = algorithm
+                node.reason = f"forced by {kind}={wanted}" if wanted else algorithm.reason
+                prepared = algorithm.prepare(graph, node, device)
+                prepared.algorithm, prepared.reason = algorithm, node.reason
+                return
+        names = [algorithm.name for algorithm in table]
+        shapes = [value.shape for value in node.inputs]
+        if wanted is not None and wanted not in names:
+            raise UnsupportedError(f"{kind}: there is no algorithm {wanted!r} on {self.name}; there are {names}")
+        detail = f"algorithm {wanted!r} does not take" if wanted else "no algorithm takes"
+        raise UnsupportedError(f"{kind} on {device}: {detail} input shapes {shapes} ({node.op.attributes()})")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One row of `Program.explain`."""
+
+    operation: str
+    scope: str
+    algorithm: str
+    inputs: tuple[tuple[int, ...], ...]
+    output: tuple[int, ...]
+    flops: int
+    nbytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a program: what it keeps, and what it needs while it runs."""
+
+    states: int
+    weights: int  # constants and what was computed from parameters once
+    arena: int
+    inputs: int
+    outputs: int
+
+    @property
+    def peak(self) -> int:
+        return self.states + self.weights + self.arena + self.inputs + self.outputs
+
+    def __str__(self) -> str:
+        parts = [f"{name} {getattr(self, name) / 2**20:.2f} MiB" for name in ("states", "weights", "arena", "inputs", "outputs")]
+        return f"{self.peak / 2**20:.2f} MiB ({', '.join(parts)})"
+
+
+class Program:
+    """A plan made ready for a device. Serves one thread at a time; clones share the weights."""
+
+    def __init__(self, plan: Plan, device: Device) -> None:
+        self.plan = plan
+        self.device = device
+        self._lock = threading.Lock()
+        self.input_values: dict[str, Value] = {value.op.label: value for value in plan.graph.inputs}  # type: ignore[attr-defined]
+
+    # ---- what backends implement ---------------------------------------------------------------------------------------
+
+    def _store_states(self, stored: Mapping[str, np.ndarray]) -> None:
+        """Take over states given in stored layout and run the setup steps."""
+        raise NotImplementedError
+
+    def _read_states(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """States that stay on the device, in stored layout."""
+        raise NotImplementedError
+
+    def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """One run on checked arrays in the order of `plan.graph.inputs`."""
+        raise NotImplementedError
+
+    def clone(self) -> Program:
+        """A program with memory of its own for runs, sharing the weights: for another thread."""
+        raise NotImplementedError
+
+    # ---- what users call ----------------------------------------------------------------------------------------------
+
+    def run(self, *arrays: Any, **named: Any) -> Any:
+        """Run on the inputs in order or by name; the output, or a tuple of them. Raises ShapeError and DtypeError."""
+        inputs = self._checked(arrays, named)
+        if not self._lock.acquire(blocking=False):
+            raise DeviceError("this program is running in another thread; give each thread a clone: program.clone()")
+        try:
+            outputs = self._run(inputs)
+        finally:
+            self._lock.release()
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _checked(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> list[np.ndarray]:
+        names = list(self.input_values)
+        given = dict(zip(names, arrays, strict=False)) | dict(named)
+        if len(arrays) > len(names) or set(given) != set(names) or len(given) != len(arrays) + len(named):
+            raise ShapeError("run", f"the inputs {names} must be given once each", positional=len(arrays), named=sorted(named))
+        inputs = []
+        for name, value in self.input_values.items():
+            array = given[name]
+            if not (isinstance(array, np.ndarray) and array.dtype == value.dtype and array.shape == value.shape and array.flags.c_contiguous):
+                array = self._converted(name, value, array)
+            inputs.append(array)
+        return inputs
+
+    @staticmethod
+    def _converted(name: str, value: Value, array: Any) -> np.ndarray:
+        from ..trace import as_input_array
+
+        array = as_input_array(array, "run")
+        if array.shape != value.shape:
+            raise ShapeError("run", f"input {name!r} must have the shape the program was made for", expected=value.shape, given=array.shape)
+        if array.dtype != value.dtype:
+            raise DtypeError(f"run: input {name!r} must be {value.dtype}; received {array.dtype}")
+        return np.asarray(array, order="C")
+
+    def load(self, states: Mapping[str, np.ndarray]) -> None:
+        """Set states (user layout) and compute again what depends on them. Raises ShapeError for a missing or misshapen one."""
+        stored = {}
+        for name, value in self.plan.graph.states.items():
+            op = value.op
+            assert isinstance(op, State)
+            if name not in states:
+                raise ShapeError("load", f"state {name!r} is missing", given=sorted(states))
+            array = np.asarray(states[name], np.float32)
+            if array.shape != op.user_shape:
+                raise ShapeError("load", f"state {name!r} must keep its shape", expected=op.user_shape, given=array.shape)
+            stored[name] = op.store(array)
+        with self._lock:
+            self._store_states(stored)
+
+    def states(self) -> dict[str, np.ndarray]:
+        """The states that runs update, in the user's layout."""
+        names = [name for name, value in self.plan.graph.states.items() if value in self.plan.graph.updates]
+        with self._lock:
+            stored = self._read_states(names)
+        return {name: self.plan.graph.states[name].op.load(array) for name, array in stored.items()}  # type: ignore[attr-defined]
+
+    @property
+    def steps(self) -> list[StepReport]:
+        """What a run does, in order."""
+        return [self._report(step) for step in self.plan.run]
+
+    @property
+    def setup_steps(self) -> list[StepReport]:
+        """What was computed once when the weights were loaded."""
+        return [self._report(step) for step in self.plan.setup]
+
+    def _report(self, step: Step) -> StepReport:
+        node = step.node
+        inputs, outputs = [v.spec for v in node.inputs], [v.spec for v in node.outputs]
+        nbytes = sum(spec.nbytes for spec in [*inputs, *outputs])
+        return StepReport(
+            operation=type(node.op).__name__ if node.op.name == type(node.op).__name__ else f"{type(node.op).__name__} {node.op.name}",
+            scope=node.scope,
+            algorithm=node.algorithm.name,
+            inputs=tuple(spec.shape for spec in inputs),
+            output=outputs[0].shape,
+            flops=node.op.flops(inputs, outputs),
+            nbytes=nbytes,
+            why=node.reason,
+        )
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the program, known before it runs."""
+        plan = self.plan
+        return Memory(
+            states=plan.nbytes(Kind.STATE),
+            weights=plan.nbytes(Kind.CONSTANT, Kind.SETUP),
+            arena=plan.nbytes(Kind.ARENA),
+            inputs=plan.nbytes(Kind.INPUT),
+            outputs=plan.nbytes(Kind.OUTPUT),
+        )
+
+    def explain(self) -> str:
+        """A table of the steps: operation, algorithm, shapes, bytes, and why this algorithm."""
+        rows = [("step", "where", "operation", "algorithm", "output", "Mflop", "MiB", "why")]
+        for index, step in enumerate(self.steps):
+            shape = "x".join(map(str, step.output))
+            numbers = f"{step.flops / 1e6:.2f}", f"{step.nbytes / 2**20:.2f}"
+            rows.append((str(index), step.scope, step.operation, step.algorithm, shape, *numbers, step.why))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.insert(1, "-" * max(map(len, lines)))
+        lines.append(f"device {self.device}; {len(self.setup_steps)} steps done once; memory {self.memory}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Program on {self.device}: {len(self.plan.run)} steps, {self.memory}>"
+

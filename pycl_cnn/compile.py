@@ -1,0 +1,227 @@
+"""From a model to a program: for inference, for gradients, for whole training steps. One road for all three."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import random
+from .autodiff import gradients
+from .backends.base import Program
+from .device import device as find_device
+from .eager import ProgramCache, finish
+from .errors import ShapeError
+from .functional import NCHW_TO_NHWC, NHWC_TO_NCHW
+from .graph import Value
+from .nn.module import Module
+from .ops.leaf import State
+from .ops.movement import Expand, Reshape, Transpose
+from .ops.optimizer import UpdateRule
+from .passes import canonical
+from .trace import Symbol, Tracer, as_input_array, emit, tracing
+
+Spec = tuple[tuple[int, ...], Any]
+
+
+def _begin(model: Module, mode: bool | None, with_gradients: bool) -> Tracer:
+    """A trace that knows the model's parameters and modules."""
+    tracer = Tracer(mode, with_gradients)
+    for name, parameter in model.named_tensors():
+        tracer.register(name, parameter)
+    tracer.names = {id(module): name for name, module in model.named_modules()}
+    return tracer
+
+
+def _forward(tracer: Tracer, model: Module, specs: Sequence[Spec], layout: str) -> tuple[Symbol, ...]:
+    """Append the model applied to inputs x, x1, x2, ...; its results in the user's layout."""
+    if layout not in ("NCHW", "NHWC"):
+        raise ShapeError("layout", 'must be "NCHW" or "NHWC"', layout=layout)
+    inputs = [tracer.input("x" if i == 0 else f"x{i}", shape, dtype) for i, (shape, dtype) in enumerate(specs)]
+    if layout == "NHWC":
+        inputs = [emit(Transpose(NHWC_TO_NCHW), x.value) if x.ndim == 4 else x for x in inputs]
+    result = model(*inputs)
+    results = tuple(result) if isinstance(result, tuple | list) else (result,)
+    for item in results:
+        if not isinstance(item, Symbol):
+            raise TypeError(f"{type(model).__name__}.forward must return arrays of the trace; it returned {type(item).__name__}")
+    if layout == "NHWC":
+        results = tuple(emit(Transpose(NCHW_TO_NHWC), y.value) if y.ndim == 4 else y for y in results)
+    return results
+
+
+def compile(  # noqa: A001 - the name that users look for
+    model: Module,
+    example_shape: Sequence[int] | Sequence[Sequence[int]],
+    *,
+    device: Any = None,
+    train: bool = False,
+    loss: Module | None = None,
+    optimizer: Any = None,
+    target: Any = None,
+    layout: str = "NCHW",
+    algorithms: Mapping[str, str] | None = None,
+) -> Program:
+    """A program for inputs of `example_shape` (a shape, or one for each input) on `device`, weights loaded.
+
+    With `train` the program is a whole training step of `loss` and `optimizer`: its inputs are x, the target (an example
+    array given as `target`) and hyper (and rng with dropout), its outputs the loss and the model's result; see
+    :class:`pycl_cnn.Trainer`, which feeds it. `algorithms` forces one by name for an operation, e.g. ``{"Conv": "igemm"}``.
+    Raises ShapeError, DeviceError, UnsupportedError.
+    """
+    shapes: list[tuple[int, ...]] = [tuple(s) for s in example_shape] if example_shape and isinstance(example_shape[0], Sequence) else [tuple(example_shape)]  # type: ignore[arg-type,list-item]
+    specs: list[Spec] = [(shape, np.float32) for shape in shapes]
+    if train:
+        if loss is None or optimizer is None or target is None:
+            raise ShapeError("compile", "train=True needs loss, optimizer and an example target")
+        goal = as_input_array(target, "compile")
+        return training_program(model, loss, optimizer.rule, specs, (goal.shape, goal.dtype), device, layout, algorithms)
+    return inference_program(model, specs, device, layout, False, algorithms)
+
+
+def inference_program(
+    model: Module, specs: Sequence[Spec], device: Any, layout: str = "NCHW", mode: bool | None = False, algorithms: Mapping[str, str] | None = None
+) -> Program:
+    """The model's forward pass."""
+    tracer = _begin(model, mode, with_gradients=False)
+    with tracing(tracer):
+        results = _forward(tracer, model, specs, layout)
+    tracer.graph.outputs = [y.value for y in results]
+    return finish(canonical(tracer.graph), find_device(device), model.state_dict(), dict(algorithms or {}))
+
+
+def _loss(tracer: Tracer, model: Module, loss: Module, specs: Sequence[Spec], target: Spec, layout: str) -> tuple[Symbol, Symbol]:
+    """Append model and loss; the loss and the model's first result."""
+    with tracing(tracer):
+        result = _forward(tracer, model, specs, layout)[0]
+        goal = tracer.input("target", *target)
+        value = loss(result, goal)
+    if value.shape != ():
+        raise ShapeError("loss", "must be a single number (reduction mean or sum)", shape=value.shape)
+    return value, result
+
+
+def _trainable(tracer: Tracer) -> dict[str, Value]:
+    return {name: value for name, value in tracer.graph.states.items() if isinstance(value.op, State) and value.op.trainable}
+
+
+def training_program(
+    model: Module,
+    loss: Module,
+    rule: UpdateRule,
+    specs: Sequence[Spec],
+    target: Spec,
+    device: Any,
+    layout: str = "NCHW",
+    algorithms: Mapping[str, str] | None = None,
+    slots: Mapping[str, np.ndarray] | None = None,
+) -> Program:
+    """One training step: forward, loss, backward, update. Inputs x.., target, hyper (, rng); outputs loss and result.
+
+    `slots` are the optimizer's arrays to go on from, by state name ("optimizer.<slot>.<parameter>"); zeros where absent.
+    """
+    tracer = _begin(model, None, with_gradients=True)
+    value, result = _loss(tracer, model, loss, specs, target, layout)
+    graph = tracer.graph
+    graph.outputs = [value.value, result.value]
+    canonical(graph)
+    wanted = _trainable(tracer)
+    hyper = graph.input("hyper", (4,))
+    states = dict(model.state_dict())
+    for (name, parameter), gradient in zip(wanted.items(), gradients(graph, graph.outputs[0], list(wanted.values())), strict=True):
+        if gradient is None:
+            continue
+        assert isinstance(parameter.op, State)
+        kept = []
+        for slot in rule.slots:
+            label = f"optimizer.{slot}.{name}"
+            kept.append(graph.state(State(label, parameter.shape, parameter.op.user_shape, False, parameter.op.moves)))
+            states[label] = (slots or {}).get(label, np.zeros(parameter.op.user_shape, np.float32))
+        with graph.at(gradient.node):  # at once, so that the gradient's memory is free again
+            updated = graph.add(rule, parameter, gradient, *kept, hyper)
+        for state, new in zip([parameter, *kept], updated, strict=True):
+            graph.updates[state] = new
+    return finish(graph, find_device(device), states, dict(algorithms or {}))
+
+
+def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: str = "NCHW") -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
+    """A function ``(x, target) -> (loss, gradients)``; gradients by state_dict name, in the parameters' shapes.
+
+    Modules behave as their own mode says (``model.train()``, ``model.eval()``); in training mode running statistics follow.
+    """
+
+    def call(x: Any, target: Any) -> tuple[float, dict[str, np.ndarray]]:
+        arrays = [np.asarray(as_input_array(array, "value_and_grad"), order="C") for array in (x, target)]
+        trainable = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+        where = find_device(device)
+        key = ("value_and_grad", id(loss), where, layout, trainable, tuple((a.shape, a.dtype.str) for a in arrays), _modes(model), _modes(loss))
+        names: list[str] = list(trainable)
+
+        def make() -> Program:
+            tracer = _begin(model, None, with_gradients=True)
+            (specs, goal) = (arrays[0].shape, arrays[0].dtype), (arrays[1].shape, arrays[1].dtype)
+            value, _ = _loss(tracer, model, loss, [specs], goal, layout)
+            graph = tracer.graph
+            graph.outputs = [value.value]
+            canonical(graph)
+            wanted = _trainable(tracer)
+            found = dict(zip(wanted, gradients(graph, graph.outputs[0], list(wanted.values())), strict=True))
+            shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+            for name in names:
+                gradient = found.get(name)
+                if gradient is None:
+                    zero = graph.apply(Reshape((1,) * len(shapes[name])), graph.constant(np.zeros((), np.float32)))
+                    gradient = graph.apply(Expand(shapes[name]), zero)
+                else:
+                    for move in wanted[name].op.inverse():  # type: ignore[attr-defined]
+                        gradient = graph.apply(move, gradient)
+                graph.outputs.append(gradient)
+            return finish(graph, where, model.state_dict())
+
+        results = _run_cached(model, key, make, arrays)
+        results = results if isinstance(results, tuple) else (results,)
+        return float(results[0]), dict(zip(names, results[1:], strict=True))
+
+    return call
+
+
+# ---- calling a model on arrays -------------------------------------------------------------------------------------------
+
+_caches: weakref.WeakKeyDictionary[Module, ProgramCache] = weakref.WeakKeyDictionary()
+
+
+def _modes(model: Module) -> tuple[bool, ...]:
+    return tuple(module._training for module in model.modules())
+
+
+def _run_cached(model: Module, key: Any, make: Callable[[], Program], arrays: Sequence[np.ndarray]) -> Any:
+    """Run the model's program for `key`, made now if need be, with the model's present weights; write back what it updated."""
+    cache = _caches.setdefault(model, ProgramCache(8))
+    tensors = dict(model.named_tensors())
+    versions = tuple(parameter.version for parameter in tensors.values())
+
+    def call(program: Program) -> Any:
+        if getattr(program, "loaded_versions", None) != versions:
+            if hasattr(program, "loaded_versions"):
+                program.load({name: parameter.data for name, parameter in tensors.items()})
+            program.loaded_versions = versions  # type: ignore[attr-defined]
+        extra = [random.next_state()] if "rng" in program.input_values else []
+        results = program.run(*arrays, *extra)
+        if program.plan.graph.updates:
+            for name, array in program.states().items():
+                tensors[name].data = array
+            program.loaded_versions = tuple(parameter.version for parameter in tensors.values())  # type: ignore[attr-defined]
+        return results
+
+    return cache.run(key, make, call)
+
+
+def run_module(model: Module, inputs: Sequence[Any], device: Any, layout: str) -> Any:
+    """What `model(x)` does outside of a trace."""
+    where = find_device(device)
+    arrays = [np.asarray(as_input_array(array, type(model).__name__), order="C") for array in inputs]
+    specs = [(array.shape, array.dtype) for array in arrays]
+    key = ("forward", where, layout, tuple((shape, dtype.str) for shape, dtype in specs), _modes(model))
+    return _run_cached(model, key, lambda: inference_program(model, specs, where, layout, None), arrays)

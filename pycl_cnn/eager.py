@@ -1,0 +1,125 @@
+"""Single operations on arrays: traced, compiled and cached by what the plan depends on."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .backends import backend
+from .backends.base import Device, Program
+from .device import device as find_device
+from .graph import Graph
+from .nn.parameter import Parameter
+from .passes import canonical, optimised
+from .trace import Symbol, Tracer, as_input_array, tracing
+
+
+class ProgramCache:
+    """The most recently used programs. Safe for threads: a program is taken out while it runs."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._free: OrderedDict[Any, list[Program]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(self, key: Any, make: Callable[[], Program], call: Callable[[Program], Any]) -> Any:
+        """`call` on a program for `key` that no other thread uses."""
+        with self._lock:
+            free = self._free.get(key)
+            program = free.pop() if free else None
+        if program is None:
+            program = make()
+        try:
+            return call(program)
+        finally:
+            with self._lock:
+                self._free.setdefault(key, []).append(program)
+                self._free.move_to_end(key)
+                while len(self._free) > self.capacity:
+                    self._free.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._free.clear()
+
+
+_cache = ProgramCache(128)
+
+
+def finish(graph: Graph, device: Device, states: dict[str, np.ndarray], force: dict[str, str] | None = None) -> Program:
+    """The passes behind the gradients, then the backend."""
+    return backend(device.backend).compile(optimised(graph), device, states, force)
+
+
+def run_operation(function: Callable[..., Any], bound: inspect.BoundArguments, device: Any) -> Any:
+    """Run `function`, written for symbols, on the arrays among its arguments."""
+    where = find_device(device)
+    name = function.__name__
+    arrays: list[np.ndarray] = []
+
+    def split(value: Any) -> Any:
+        """Replace arrays by (their number, shape, dtype); everything else stays and becomes part of the key."""
+        if isinstance(value, Parameter):
+            value = value.data
+        if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__dlpack__") or (hasattr(value, "__array__") and not isinstance(value, Symbol)):
+            array = np.asarray(as_input_array(value, name), order="C")
+            arrays.append(array)
+            return _Slot(len(arrays) - 1, array.shape, array.dtype.str)
+        if isinstance(value, list | tuple):
+            return tuple(split(item) for item in value)
+        return value
+
+    arguments = {key: split(value) for key, value in bound.arguments.items()}
+    if not arrays:
+        raise TypeError(f"{name}: at least one argument must be an array; received {', '.join(type(v).__name__ for v in bound.arguments.values())}")
+    key = (function, where, tuple((k, _hashable(v)) for k, v in arguments.items()))
+
+    def make() -> Program:
+        tracer = Tracer()
+        symbols = [tracer.input(f"array{i}", array.shape, array.dtype) for i, array in enumerate(arrays)]
+
+        def join(value: Any) -> Any:
+            if isinstance(value, _Slot):
+                return symbols[value.index]
+            return tuple(join(item) for item in value) if isinstance(value, tuple) else value
+
+        with tracing(tracer):
+            result = function(**{k: join(v) for k, v in arguments.items()})
+        results = result if isinstance(result, tuple) else (result,)
+        tracer.graph.outputs = [symbol.value for symbol in results]
+        return finish(canonical(tracer.graph), where, {})
+
+    def call(program: Program) -> Any:
+        extra = [np.zeros(2, np.int32)] if "rng" in program.input_values else []
+        return program.run(*arrays, *extra)
+
+    return _cache.run(key, make, call)
+
+
+class _Slot(tuple):
+    """The place of an array among the arguments, with what the plan depends on."""
+
+    __slots__ = ()
+
+    def __new__(cls, index: int, shape: tuple[int, ...], dtype: str) -> _Slot:
+        return super().__new__(cls, (index, shape, dtype))
+
+    @property
+    def index(self) -> int:
+        return self[0]
+
+
+def _hashable(value: Any) -> Any:
+    """`value` with slices made comparable (they have no hash before Python 3.12) and 1 told from 1.0 and True."""
+    if isinstance(value, _Slot):
+        return ("array", *value)
+    if isinstance(value, tuple):
+        return tuple(_hashable(item) for item in value)
+    if isinstance(value, slice):
+        return ("slice", value.start, value.stop, value.step)
+    return (type(value).__name__, value)

@@ -1,0 +1,169 @@
+"""Module: the base class of layers and models, with PyTorch's ways.
+
+Parameters, buffers and submodules are simply attributes; they are found in the order in which they were assigned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import FormatError
+from ..trace import active_tracer
+from .parameter import Buffer, Parameter
+
+#: PyTorch keeps a batch counter beside the running statistics; it means nothing here, so that reading it is no error.
+IGNORED_SUFFIX = "num_batches_tracked"
+
+
+class Module:
+    """A layer or a model: parameters, submodules, and `forward`, which says what it computes.
+
+    Called on arrays it compiles itself for their shapes (a few programs are kept) and runs; called inside another module's
+    forward it becomes part of that graph.
+    """
+
+    _training = True
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the module computes, written with pycl_cnn.functional, operators and submodules."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    @property
+    def training(self) -> bool:
+        """Whether layers like dropout and batch norm behave as in training. A trace may decide for the whole model."""
+        tracer = active_tracer()
+        return self._training if tracer is None or tracer.mode is None else tracer.mode
+
+    def __call__(self, *inputs: Any, device: Any = None, layout: str = "NCHW") -> Any:
+        """Apply the module to arrays [n, ...] on `device`. Images are NCHW unless ``layout="NHWC"``. Raises ShapeError."""
+        tracer = active_tracer()
+        if tracer is not None:
+            with tracer.graph.scope(tracer.names.get(id(self), "")):
+                return self.forward(*inputs)
+        from ..compile import run_module
+
+        return run_module(self, inputs, device, layout)
+
+    # ---- parts ----------------------------------------------------------------------------------------------------------
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def children(self) -> Iterator[Module]:
+        return (child for _, child in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, with dotted names; a module used twice appears once."""
+        seen: set[int] = set()
+
+        def walk(module: Module, name: str) -> Iterator[tuple[str, Module]]:
+            if id(module) in seen:
+                return
+            seen.add(id(module))
+            yield name, module
+            for child_name, child in module.named_children():
+                yield from walk(child, f"{name}.{child_name}" if name else child_name)
+
+        return walk(self, prefix)
+
+    def modules(self) -> Iterator[Module]:
+        return (module for _, module in self.named_modules())
+
+    def apply(self, function: Callable[[Module], None]) -> Module:
+        """Call `function` on this module and all below it, children first."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    def named_tensors(self) -> Iterator[tuple[str, Parameter]]:
+        """Parameters and buffers under their state_dict names; one that is shared appears under its first name."""
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            own = [(name, value) for name, value in vars(module).items() if isinstance(value, Parameter)]
+            for name, value in sorted(own, key=lambda item: isinstance(item[1], Buffer)):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{prefix}.{name}" if prefix else name), value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        return ((name, value) for name, value in self.named_tensors() if not isinstance(value, Buffer))
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        return ((name, value) for name, value in self.named_tensors() if isinstance(value, Buffer))
+
+    def parameters(self) -> Iterator[Parameter]:
+        return (value for _, value in self.named_parameters())
+
+    def buffers(self) -> Iterator[Buffer]:
+        return (value for _, value in self.named_buffers())
+
+    def requires_grad_(self, requires_grad: bool = True) -> Module:
+        """Let training change the parameters, or keep them as they are."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    # ---- mode and state -------------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Module:
+        """Training behaviour of dropout and batch norm for this module and all below it."""
+        for module in self.modules():
+            module._training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Inference behaviour: ``train(False)``."""
+        return self.train(False)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Parameters and buffers by name, as read-only arrays."""
+        return {name: value.data for name, value in self.named_tensors()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
+        """Take over arrays by name. Nothing changes unless everything fits.
+
+        Raises FormatError that lists every missing, unexpected (both only when `strict`) and misshapen key.
+        """
+        own = dict(self.named_tensors())
+        given = {name: np.asarray(value) for name, value in state_dict.items() if name.rpartition(".")[2] != IGNORED_SUFFIX}
+        problems = []
+        if strict:
+            problems += [f"missing: {name}" for name in own if name not in given]
+            problems += [f"unexpected: {name}" for name in given if name not in own]
+        problems += [
+            f"shape: {name} is {list(value.shape)}, the model needs {list(own[name].shape)}"
+            for name, value in given.items()
+            if name in own and value.shape != own[name].shape
+        ]
+        problems += [f"dtype: {name} is {value.dtype}" for name, value in given.items() if name in own and value.dtype.kind not in "fiu"]
+        if problems:
+            raise FormatError(f"load_state_dict: the weights do not fit {type(self).__name__}:\n  " + "\n  ".join(problems))
+        for name, value in given.items():
+            if name in own:
+                own[name].data = value
+
+    def summary(self, input_shape: tuple[int, ...]) -> Any:
+        """Per layer output shape, parameters, multiply-adds and memory, for inputs of `input_shape` [n, ...]; printable."""
+        from ..report.summary import summarize
+
+        return summarize(self, input_shape)
+
+    # ---- appearance -----------------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """The module's arguments, for people."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
+        extra = self.extra_repr()
+        if not lines:
+            return f"{type(self).__name__}({extra})"
+        return f"{type(self).__name__}({extra}\n  " + "\n  ".join(lines) + "\n)"
+

@@ -1,0 +1,1 @@
+"""What the operations mean: shape rule, gradient, float64 reference and cost, one file per family."""

@@ -1,0 +1,242 @@
+"""The plan: steps in order, and where every value lives. Peak memory is known before a byte is allocated.
+
+Steps that depend only on constants and on states that no run updates (folded batch norms, packed weights) are done once, in
+`setup`; the others are done at every run. What lives only within a run shares one arena: a value's place is free again after
+its last reader, views share their source's place, and an operation may take over the place of an input it reads last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .graph import Graph, Node, Value
+from .ops.leaf import Constant, Input, State
+from .ops.movement import Copy, Reshape
+from .passes.fold_affine import fixed_values
+
+ALIGNMENT = 64
+
+
+class Kind(Enum):
+    """Where a value's storage comes from."""
+
+    INPUT = "input"  # given at every run
+    OUTPUT = "output"  # handed out at every run
+    STATE = "state"  # kept between runs
+    CONSTANT = "constant"  # known when the program is made
+    SETUP = "setup"  # computed once by the setup steps
+    SCRATCH = "scratch"  # read by setup steps only, given back afterwards
+    ARENA = "arena"  # shared within a run
+
+
+@dataclass(eq=False)
+class Storage:
+    """A piece of memory that one or several values (views, in-place results) live in."""
+
+    kind: Kind
+    nbytes: int
+    value: Value  # the first to live there
+    offset: int = 0  # bytes, for the arena
+    first: int = -1  # step that writes it
+    last: int = -1  # step that reads it last
+
+
+@dataclass(eq=False)
+class Step:
+    """One node to be executed, with its workspace."""
+
+    node: Node
+    workspace: Storage | None = None
+
+
+@dataclass(eq=False)
+class Plan:
+    """See the module's docstring."""
+
+    graph: Graph
+    setup: list[Step] = field(default_factory=list)
+    run: list[Step] = field(default_factory=list)
+    places: dict[Value, Storage] = field(default_factory=dict)
+    arena_bytes: int = 0
+
+    @property
+    def storages(self) -> list[Storage]:
+        return list(dict.fromkeys(self.places.values()))
+
+    def nbytes(self, *kinds: Kind) -> int:
+        """Bytes of all storage of these kinds; the arena counts once."""
+        total = sum(storage.nbytes for storage in self.storages if storage.kind in kinds and storage.kind is not Kind.ARENA)
+        return total + (self.arena_bytes if Kind.ARENA in kinds else 0)
+
+
+def protect_outputs(graph: Graph) -> None:
+    """Copy results that would otherwise be a view of an input, a state, a constant, or of each other."""
+    taken: set[Value] = set()
+    fixed = fixed_values(graph)
+    for index, value in enumerate(graph.outputs):
+        root = value
+        while isinstance(root.op, Reshape):
+            root = root.node.inputs[0]
+        in_place = root.index in root.op.aliases
+        if isinstance(root.op, Input | State | Constant) or root in taken or root.node in fixed or in_place:
+            with graph.at(value.node):
+                graph.outputs[index] = graph.apply(Copy(), value)
+        taken.add(root)
+
+
+def ordered_steps(graph: Graph) -> list[Node]:
+    """Nodes in execution order: an update in place waits for every other reader of its state, and then comes at once."""
+    nodes = [node for node in graph.nodes() if node.inputs]
+    writers = {node: [node.inputs[source] for source in node.op.aliases.values()] for node in nodes if node.op.aliases}
+    readers: dict[Node, set[Node]] = {}
+    for node, states in writers.items():
+        readers[node] = {user for state in states for user in _readers(state) if user is not node}
+    done: set[Node] = set()
+    ordered: list[Node] = []
+    waiting: list[Node] = []
+
+    def emit(node: Node) -> None:
+        ordered.append(node)
+        done.add(node)
+
+    position = {node: index for index, node in enumerate(nodes)}
+    for node in nodes:
+        blocked = node in writers and any(reader in position and reader not in done for reader in readers[node])
+        if blocked:
+            waiting.append(node)
+            continue
+        emit(node)
+        for held in [w for w in waiting if all(r in done or r not in position for r in readers[w])]:
+            waiting.remove(held)
+            emit(held)
+    if waiting:
+        raise AssertionError(f"updates wait for each other: {[node.label for node in waiting]}")
+    return ordered
+
+
+def _readers(state: Value) -> list[Node]:
+    """Nodes that read a state, directly or through views."""
+    found: list[Node] = []
+    for user in state.users:
+        found.append(user)
+        if isinstance(user.op, Reshape):
+            found.extend(_readers(user.outputs[0]))
+    return found
+
+
+def make_plan(graph: Graph, workspace: Callable[[Node], int]) -> Plan:
+    """Order the nodes, find every value a place, lay out the arena. `workspace` gives a node's extra bytes."""
+    protect_outputs(graph)
+    graph.prune()
+    plan = Plan(graph)
+    fixed = fixed_values(graph)
+    nodes = ordered_steps(graph)
+    for node in nodes:
+        if not isinstance(node.op, Reshape):
+            (plan.setup if node in fixed else plan.run).append(Step(node))
+    _place(plan, fixed, nodes)
+    for index, step in enumerate(plan.run):
+        extra = workspace(step.node)
+        if extra:
+            step.workspace = Storage(Kind.ARENA, extra, step.node.outputs[0], first=index, last=index)
+    for step in plan.setup:
+        extra = workspace(step.node)
+        if extra:
+            step.workspace = Storage(Kind.SCRATCH, extra, step.node.outputs[0])
+    _lay_out_arena(plan)
+    return plan
+
+
+def _place(plan: Plan, fixed: set[Node], nodes: Sequence[Node]) -> None:
+    graph = plan.graph
+    places = plan.places
+    for value in [*graph.inputs, *graph.states.values()]:
+        kind = Kind.INPUT if isinstance(value.op, Input) else Kind.STATE
+        places[value] = Storage(kind, value.nbytes, value)
+    for node in graph.nodes():
+        if isinstance(node.op, Constant):
+            places[node.outputs[0]] = Storage(Kind.CONSTANT, node.outputs[0].nbytes, node.outputs[0])
+    position = {step.node: index for index, step in enumerate(plan.run)}
+    last_read = _last_reads(plan, position)
+    output_roots = {_root(value) for value in graph.outputs}
+    for node in nodes:
+        if isinstance(node.op, Reshape):
+            places[node.outputs[0]] = places[node.inputs[0]]
+            continue
+        for output in node.outputs:
+            if output.index in node.op.aliases:
+                places[output] = places[node.inputs[node.op.aliases[output.index]]]
+                continue
+            if node in fixed:
+                read_by_runs = output in last_read or output in output_roots
+                places[output] = Storage(Kind.SETUP if read_by_runs else Kind.SCRATCH, output.nbytes, output)
+                continue
+            index = position[node]
+            last = max(last_read.get(output, index), index)
+            if output in output_roots:
+                places[output] = Storage(Kind.OUTPUT, output.nbytes, output)
+                continue
+            storage = _taken_over(node, output, places, index) if output.index == 0 else None
+            if storage is None:
+                storage = Storage(Kind.ARENA, output.nbytes, output, first=index)
+            storage.last = max(storage.last, last)
+            places[output] = storage
+    # A state that only setup steps read need not stay on the device.
+    for value in graph.states.values():
+        if value not in graph.updates and value not in last_read:
+            places[value].kind = Kind.SCRATCH
+    for value, storage in places.items():
+        if isinstance(value.op, Constant) and value not in last_read:
+            storage.kind = Kind.SCRATCH
+
+
+def _root(value: Value) -> Value:
+    while isinstance(value.op, Reshape):
+        value = value.node.inputs[0]
+    return value
+
+
+def _last_reads(plan: Plan, position: dict[Node, int]) -> dict[Value, int]:
+    """For every root value the last run step that reads it, through views as well."""
+    last: dict[Value, int] = {}
+    for step in plan.run:
+        for value in step.node.inputs:
+            root = _root(value)
+            last[root] = max(last.get(root, -1), position[step.node])
+    return last
+
+
+def _taken_over(node: Node, output: Value, places: dict[Value, Storage], index: int) -> Storage | None:
+    """The storage of an input that `node` is the last to read and may write over."""
+    for source in node.op.reuses:
+        if source >= len(node.inputs):
+            continue
+        storage = places[node.inputs[source]]
+        others = [places[value] for i, value in enumerate(node.inputs) if i != source]
+        if storage.kind is Kind.ARENA and storage.nbytes == output.nbytes and storage.last == index and storage not in others:
+            return storage
+    return None
+
+
+def _lay_out_arena(plan: Plan) -> None:
+    """Offsets by greedy best fit, largest first (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020)."""
+    storages = [storage for storage in plan.storages if storage.kind is Kind.ARENA]
+    storages += [step.workspace for step in plan.run if step.workspace is not None]
+    placed: list[Storage] = []
+    for storage in sorted(storages, key=lambda s: (-s.nbytes, s.first)):
+        overlapping = sorted((p for p in placed if p.first <= storage.last and storage.first <= p.last), key=lambda p: p.offset)
+        best, best_gap, position = None, None, 0
+        for other in overlapping:
+            gap = other.offset - position
+            if gap >= storage.nbytes and (best_gap is None or gap < best_gap):
+                best, best_gap = position, gap
+            position = max(position, _aligned(other.offset + other.nbytes))
+        storage.offset = position if best is None else best
+        placed.append(storage)
+        plan.arena_bytes = max(plan.arena_bytes, _aligned(storage.offset + storage.nbytes))
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
