@@ -1,0 +1,272 @@
+/* Batch normalisation in training (batch_norm.h).
+ *
+ * Statistics are those of x - x[0], which keeps digits when the mean is large beside the deviation. They are taken from
+ * bundles of eight rows: the bundle's mean first, deviations from it second, while its rows are in registers; bundles,
+ * and later parts, are combined by Chan's formula. No large sums are ever subtracted.
+ *
+ *     partial   part 0: mean[c], squares[c]      rows part*rows/parts .. of x
+ *               part 1: mean[c], squares[c]
+ *               ...                                                                                                  */
+#include "batch_norm.h"
+#include "unary.h"
+
+#define BUNDLE 8
+
+/* The rows of a part and the channels of a task. */
+struct batch_norm_block {
+    int64_t part, begin, end;
+    int64_t channel, channels;
+};
+
+static struct batch_norm_block batch_norm_block(const struct batch_norm_params *p, int64_t task) {
+    const int64_t channel_blocks = ceil_div(p->c, BATCH_NORM_CHANNELS);
+    struct batch_norm_block block;
+    block.part = task / channel_blocks;
+    block.begin = block.part * p->rows / p->parts;
+    block.end = (block.part + 1) * p->rows / p->parts;
+    block.channel = task % channel_blocks * BATCH_NORM_CHANNELS;
+    block.channels = min_i64(BATCH_NORM_CHANNELS, p->c - block.channel);
+    return block;
+}
+
+ALWAYS_INLINE vf add_bundle(const vf *row) {
+    return ((row[0] + row[1]) + (row[2] + row[3])) + ((row[4] + row[5]) + (row[6] + row[7]));
+}
+
+/* ---- forward -------------------------------------------------------------------------------------------------- */
+
+/* What is known of `count` rows: their means and the sums of squared deviations from them. */
+struct moments {
+    vf mean, squares;
+};
+
+/* Chan: `added` rows join `count`. share = added / (count + added). */
+ALWAYS_INLINE struct moments combine_moments(struct moments old, struct moments new, float count, float share) {
+    vf delta = new.mean - old.mean;
+    return (struct moments){old.mean + delta * share, old.squares + (new.squares + delta * delta * (count * share))};
+}
+
+void KERNEL(batch_norm_statistics)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct batch_norm_params *p = params;
+    const struct batch_norm_block block = batch_norm_block(p, task);
+    const float *x = (const float *)buffers[0] + block.channel; /* its first row is the origin */
+    float *partial = (float *)buffers[1] + block.part * 2 * p->c + block.channel;
+    float mean[BATCH_NORM_CHANNELS + VL] = {0}, squares[BATCH_NORM_CHANNELS + VL] = {0};
+    int64_t r = block.begin;
+    while (r < block.end) {
+        const int64_t added = block.end - r >= BUNDLE ? BUNDLE : 1;
+        const float count = (float)(r - block.begin), share = (float)added / (count + (float)added);
+        for (int64_t k = 0; k < block.channels; k += VL) {
+            const float *column = x + r * p->c + k;
+            const vf origin = vf_load_until(x, k, block.channels);
+            struct moments old = {vf_load(mean + k), vf_load(squares + k)}, new;
+            if (added == BUNDLE) {
+                vf row[BUNDLE], square[BUNDLE];
+                for (int i = 0; i < BUNDLE; i++) row[i] = vf_load_until(column + i * p->c, 0, block.channels - k) - origin;
+                new.mean = add_bundle(row) * (1.0f / BUNDLE);
+                for (int i = 0; i < BUNDLE; i++) square[i] = (row[i] - new.mean) * (row[i] - new.mean);
+                new.squares = add_bundle(square);
+            } else {
+                new.mean = vf_load_until(column, 0, block.channels - k) - origin;
+                new.squares = vf_set1(0.0f);
+            }
+            struct moments moments = combine_moments(old, new, count, share);
+            vf_store(mean + k, moments.mean);
+            vf_store(squares + k, moments.squares);
+        }
+        r += added;
+    }
+    memcpy(partial, mean, (size_t)block.channels * sizeof(float));
+    memcpy(partial + p->c, squares, (size_t)block.channels * sizeof(float));
+}
+
+void KERNEL(batch_norm_finalize)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct batch_norm_params *p = params;
+    const float *partial = buffers[0], *origin = buffers[1];
+    float *mean = buffers[2], *rstd = buffers[3], *running_mean = buffers[4], *running_var = buffers[5];
+    const int64_t end = min_i64(p->c, (task + 1) * BATCH_NORM_CHANNELS);
+    const float rows = (float)p->rows, others = (float)max_i64(p->rows - 1, 1);
+    for (int64_t k = task * BATCH_NORM_CHANNELS; k < end; k += VL) {
+        struct moments total = {vf_load_until(partial, k, end), vf_load_until(partial + p->c, k, end)};
+        int64_t count = p->rows / p->parts;
+        for (int64_t part = 1; part < p->parts; part++) {
+            const int64_t next = (part + 1) * p->rows / p->parts;
+            const float *moments = partial + part * 2 * p->c;
+            struct moments new = {vf_load_until(moments, k, end), vf_load_until(moments + p->c, k, end)};
+            total = combine_moments(total, new, (float)count, (float)(next - count) / (float)next);
+            count = next;
+        }
+        total.mean += vf_load_until(origin, k, end);
+        vf_store_until(mean, total.mean, k, end);
+        vf_store_until(rstd, 1.0f / vf_sqrt(total.squares / rows + p->eps), k, end);
+        if (running_mean) {
+            vf old = vf_load_until(running_mean, k, end);
+            vf_store_until(running_mean, old * (1.0f - p->momentum) + total.mean * p->momentum, k, end);
+        }
+        if (running_var) {
+            vf old = vf_load_until(running_var, k, end);
+            vf_store_until(running_var, old * (1.0f - p->momentum) + total.squares / others * p->momentum, k, end);
+        }
+    }
+}
+
+/* Pointers to what normalises a block of channels; gamma and beta may be NULL. */
+struct normaliser {
+    const float *gamma, *beta, *mean, *rstd;
+};
+
+/* rstd * gamma at channels from k on. */
+ALWAYS_INLINE vf normaliser_scale(const struct normaliser *n, int64_t k, int64_t end) {
+    vf rstd = vf_load_until(n->rstd, k, end);
+    return n->gamma ? rstd * vf_load_until(n->gamma, k, end) : rstd;
+}
+
+ALWAYS_INLINE vf normaliser_shift(const struct normaliser *n, int64_t k, int64_t end) {
+    return n->beta ? vf_load_until(n->beta, k, end) : vf_set1(0.0f);
+}
+
+/* y = (x - mean) * rstd * gamma + beta for `rows` rows of `channels`; the outputs' rows lie y_stride apart. */
+static void normalise_rows(const float *x, int64_t x_stride, const struct normaliser *n, int64_t rows, int64_t channels,
+                           float *y, int64_t y_stride) {
+    for (int64_t k = 0; k < channels; k += VL) {
+        const vf mean = vf_load_until(n->mean, k, channels);
+        const vf scale = normaliser_scale(n, k, channels), shift = normaliser_shift(n, k, channels);
+        if (k + VL <= channels) {
+            for (int64_t r = 0; r < rows; r++)
+                vf_store(y + r * y_stride + k, (vf_load(x + r * x_stride + k) - mean) * scale + shift);
+        } else {
+            for (int64_t r = 0; r < rows; r++) {
+                vf value = vf_load_first(x + r * x_stride + k, channels - k);
+                vf_store_first(y + r * y_stride + k, (value - mean) * scale + shift, channels - k);
+            }
+        }
+    }
+}
+
+void KERNEL(batch_norm_normalise)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct batch_norm_params *p = params;
+    const struct normaliser normaliser = {buffers[1], buffers[2], buffers[3], buffers[4]};
+    const int64_t end = min_i64(p->rows, (task + 1) * p->rows_per_task);
+    for (int64_t r = task * p->rows_per_task; r < end; r += BUNDLE) {
+        const int64_t rows = min_i64(BUNDLE, end - r);
+        float *y = (float *)buffers[5] + r * p->c;
+        normalise_rows((const float *)buffers[0] + r * p->c, p->c, &normaliser, rows, p->c, y, p->c);
+        if (p->activation != ACTIVATION_NONE) unary_run(p->activation, p->alpha, p->beta, y, y, rows * p->c);
+    }
+}
+
+/* ---- backward ------------------------------------------------------------------------------------------------- */
+
+/* dz of a bundle of rows: dy itself, or dy times the activation's derivative in `room` [BUNDLE][BATCH_NORM_CHANNELS]. */
+static const float *activation_gradient(const struct batch_norm_params *p, const float *x, const float *dy,
+                                        const struct normaliser *n, int64_t rows, int64_t channels, float *room,
+                                        int64_t *stride) {
+    *stride = p->c;
+    if (p->activation == ACTIVATION_NONE) return dy;
+    *stride = BATCH_NORM_CHANNELS;
+    normalise_rows(x, p->c, n, rows, channels, room, BATCH_NORM_CHANNELS);
+    for (int64_t r = 0; r < rows; r++) {
+        float *z = room + r * BATCH_NORM_CHANNELS;
+        unary_gradient_run(p->activation, p->alpha, p->beta, dy + r * p->c, z, z, channels);
+    }
+    return room;
+}
+
+/* Bundles whose sums are added before they join the total. */
+#define BUNDLES_IN_BLOCK 16
+
+void KERNEL(batch_norm_backward_partial)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct batch_norm_params *p = params;
+    const struct batch_norm_block b = batch_norm_block(p, task);
+    const struct normaliser normaliser = {buffers[2] ? (const float *)buffers[2] + b.channel : NULL,
+                                          buffers[3] ? (const float *)buffers[3] + b.channel : NULL,
+                                          (const float *)buffers[4] + b.channel, (const float *)buffers[5] + b.channel};
+    float *partial = (float *)buffers[6] + b.part * 2 * p->c + b.channel;
+    float room[BUNDLE * BATCH_NORM_CHANNELS];
+    /* [0]: sums of dz, [1]: sums of dz * xhat; of the current block, and of all blocks before. */
+    float block[2][BATCH_NORM_CHANNELS + VL] = {{0}}, total[2][BATCH_NORM_CHANNELS + VL] = {{0}};
+    int64_t bundles = 0;
+    for (int64_t r = b.begin; r < b.end; r += BUNDLE) {
+        const int64_t rows = min_i64(BUNDLE, b.end - r);
+        const float *x = (const float *)buffers[0] + r * p->c + b.channel;
+        int64_t stride;
+        const float *dz = activation_gradient(p, x, (const float *)buffers[1] + r * p->c + b.channel, &normaliser, rows,
+                                              b.channels, room, &stride);
+        for (int64_t k = 0; k < b.channels; k += VL) {
+            const vf mean = vf_load_until(normaliser.mean, k, b.channels);
+            const vf rstd = vf_load_until(normaliser.rstd, k, b.channels);
+            vf gradient[BUNDLE], product[BUNDLE];
+            for (int64_t i = 0; i < BUNDLE; i++) {
+                gradient[i] = product[i] = vf_set1(0.0f);
+                if (i >= rows) continue;
+                gradient[i] = vf_load_until(dz + i * stride, k, b.channels);
+                product[i] = gradient[i] * ((vf_load_until(x + i * p->c, k, b.channels) - mean) * rstd);
+            }
+            vf_store(block[0] + k, vf_load(block[0] + k) + add_bundle(gradient));
+            vf_store(block[1] + k, vf_load(block[1] + k) + add_bundle(product));
+        }
+        if (++bundles % BUNDLES_IN_BLOCK != 0 && r + BUNDLE < b.end) continue;
+        for (int sum = 0; sum < 2; sum++)
+            for (int64_t k = 0; k < b.channels; k += VL) {
+                vf_store(total[sum] + k, vf_load(total[sum] + k) + vf_load(block[sum] + k));
+                vf_store(block[sum] + k, vf_set1(0.0f));
+            }
+    }
+    memcpy(partial, total[0], (size_t)b.channels * sizeof(float));
+    memcpy(partial + p->c, total[1], (size_t)b.channels * sizeof(float));
+}
+
+void KERNEL(batch_norm_backward_finalize)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct batch_norm_params *p = params;
+    const float *partial = buffers[0];
+    const int64_t end = min_i64(p->c, (task + 1) * BATCH_NORM_CHANNELS);
+    for (int64_t k = task * BATCH_NORM_CHANNELS; k < end; k += VL) {
+        vf dbeta = vf_load_until(partial, k, end), dgamma = vf_load_until(partial + p->c, k, end);
+        for (int64_t part = 1; part < p->parts; part++) {
+            dbeta += vf_load_until(partial + part * 2 * p->c, k, end);
+            dgamma += vf_load_until(partial + part * 2 * p->c + p->c, k, end);
+        }
+        vf_store_until(buffers[1], dgamma, k, end);
+        vf_store_until(buffers[2], dbeta, k, end);
+    }
+}
+
+void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct batch_norm_params *p = params;
+    const int64_t end = min_i64(p->rows, (task + 1) * p->rows_per_task);
+    const float share = 1.0f / (float)p->rows;
+    float room[BUNDLE * BATCH_NORM_CHANNELS];
+    for (int64_t channel = 0; channel < p->c; channel += BATCH_NORM_CHANNELS) {
+        const int64_t channels = min_i64(BATCH_NORM_CHANNELS, p->c - channel);
+        const struct normaliser normaliser = {buffers[2] ? (const float *)buffers[2] + channel : NULL,
+                                              buffers[3] ? (const float *)buffers[3] + channel : NULL,
+                                              (const float *)buffers[4] + channel, (const float *)buffers[5] + channel};
+        const float *dgamma = (const float *)buffers[6] + channel, *dbeta = (const float *)buffers[7] + channel;
+        for (int64_t r = task * p->rows_per_task; r < end; r += BUNDLE) {
+            const int64_t rows = min_i64(BUNDLE, end - r), place = r * p->c + channel;
+            const float *x = (const float *)buffers[0] + place;
+            float *dx = (float *)buffers[8] + place;
+            int64_t stride;
+            const float *dz = activation_gradient(p, x, (const float *)buffers[1] + place, &normaliser, rows, channels,
+                                                  room, &stride);
+            for (int64_t k = 0; k < channels; k += VL) {
+                const vf mean = vf_load_until(normaliser.mean, k, channels);
+                const vf rstd = vf_load_until(normaliser.rstd, k, channels);
+                const vf scale = normaliser_scale(&normaliser, k, channels);
+                const vf offset = vf_load_until(dbeta, k, channels) * share;
+                const vf slope = vf_load_until(dgamma, k, channels) * share * rstd;
+                for (int64_t i = 0; i < rows; i++) {
+                    vf deviation = vf_load_until(x + i * p->c, k, channels) - mean;
+                    vf gradient = vf_load_until(dz + i * stride, k, channels);
+                    vf_store_until(dx + i * p->c, (gradient - offset - deviation * slope) * scale, k, channels);
+                }
+            }
+        }
+    }
+}

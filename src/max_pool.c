@@ -1,0 +1,136 @@
+/* Max pooling (max_pool.h): for every pixel, a few vectors of channels stay in registers while the window passes.
+ *
+ *     x  . . . . . .        y  . . .      one task: some output rows, one block of channels
+ *        . [window].   ->      . # .      # = largest over the window, lane by lane
+ *        . [      ].                                                                                                 */
+#include "max_pool.h"
+#include "vec_basic.h"
+
+/* The part of a row's vectors that is worked on at once. */
+#define MAX_POOL_VECTORS 4
+
+/* What a window covers: rows begin, begin + step, ... < end. */
+struct span {
+    int64_t begin, end, step;
+};
+
+/* `vectors` vectors of channels of one output pixel; `lanes` of the last one exist. */
+ALWAYS_INLINE void max_pool_channels(const float *x, int64_t w, int64_t c, struct span rows, struct span cols, float *y,
+                                     int32_t *indices, int vectors, int64_t lanes) {
+    vf largest[MAX_POOL_VECTORS];
+    vi index[MAX_POOL_VECTORS];
+    const vi first = vi_set1((int32_t)(rows.begin * w + cols.begin));
+    for (int v = 0; v < vectors; v++) {
+        largest[v] = vf_set1(-__builtin_inff());
+        index[v] = first;
+    }
+    for (int64_t i = rows.begin; i < rows.end; i += rows.step)
+        for (int64_t j = cols.begin; j < cols.end; j += cols.step) {
+            const float *pixel = x + (i * w + j) * c;
+            const vi place = vi_set1((int32_t)(i * w + j));
+            for (int v = 0; v < vectors; v++) {
+                vf value = lanes == VL ? vf_load(pixel + v * VL) : vf_load_first(pixel + v * VL, lanes);
+                if (indices) {
+                    vi wins = (value > largest[v]) | (value != value);
+                    largest[v] = vf_select(wins, value, largest[v]);
+                    index[v] = (wins & place) | (~wins & index[v]);
+                } else {
+                    largest[v] = vf_maximum(largest[v], value);
+                }
+            }
+        }
+    for (int v = 0; v < vectors; v++) {
+        if (lanes == VL) {
+            vf_store(y + v * VL, largest[v]);
+            if (indices) vi_store(indices + v * VL, index[v]);
+        } else {
+            vf_store_first(y + v * VL, largest[v], lanes);
+            if (indices) vf_store_first((float *)indices + v * VL, (vf)index[v], lanes);
+        }
+    }
+}
+
+/* All channels of one output pixel that belong to the task. */
+ALWAYS_INLINE void max_pool_pixel(const float *x, int64_t w, int64_t c, struct span rows, struct span cols, float *y,
+                                  int32_t *indices, int64_t channels) {
+    int64_t k = 0;
+    for (; k + MAX_POOL_VECTORS * VL <= channels; k += MAX_POOL_VECTORS * VL)
+        max_pool_channels(x + k, w, c, rows, cols, y + k, indices ? indices + k : NULL, MAX_POOL_VECTORS, VL);
+    for (; k + VL <= channels; k += VL)
+        max_pool_channels(x + k, w, c, rows, cols, y + k, indices ? indices + k : NULL, 1, VL);
+    if (k < channels)
+        max_pool_channels(x + k, w, c, rows, cols, y + k, indices ? indices + k : NULL, 1, channels - k);
+}
+
+void KERNEL(max_pool)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct max_pool_params *p = params;
+    const int64_t channel_blocks = ceil_div(p->c, p->channel_block);
+    const int64_t channel = task % channel_blocks * p->channel_block;
+    const int64_t channels = min_i64(p->channel_block, p->c - channel);
+    const int64_t begin = task / channel_blocks * p->rows_per_task;
+    const int64_t end = min_i64(p->n * p->oh, begin + p->rows_per_task);
+    const int32_t *row_start = buffers[1], *row_end = row_start + p->oh;
+    const int32_t *col_start = row_end + p->oh, *col_end = col_start + p->ow;
+    for (int64_t row = begin; row < end; row++) {
+        const float *x = (const float *)buffers[0] + row / p->oh * p->h * p->w * p->c + channel;
+        const int64_t a = row % p->oh;
+        const struct span rows = {row_start[a], row_end[a], p->row_dilation};
+        for (int64_t b = 0; b < p->ow; b++) {
+            const struct span cols = {col_start[b], col_end[b], p->col_dilation};
+            const int64_t place = (row * p->ow + b) * p->c + channel;
+            float *y = (float *)buffers[2] + place;
+            if (buffers[3]) max_pool_pixel(x, p->w, p->c, rows, cols, y, (int32_t *)buffers[3] + place, channels);
+            else max_pool_pixel(x, p->w, p->c, rows, cols, y, NULL, channels);
+        }
+    }
+}
+
+/* The gradient of one input pixel: dy of those windows over it whose largest element it was. */
+ALWAYS_INLINE void max_pool_gather(const float *dy, const int32_t *indices, int64_t ow, int64_t c, struct span rows,
+                                   struct span cols, int32_t pixel, float *dx, int64_t lanes) {
+    vf sum = vf_set1(0.0f);
+    for (int64_t a = rows.begin; a < rows.end; a++)
+        for (int64_t b = cols.begin; b < cols.end; b++) {
+            const int64_t place = (a * ow + b) * c;
+            vf value, index;
+            if (lanes == VL) {
+                value = vf_load(dy + place);
+                index = (vf)vi_load(indices + place);
+            } else {
+                value = vf_load_first(dy + place, lanes);
+                index = vf_load_first((const float *)indices + place, lanes);
+            }
+            sum += (vf)((vi)value & ((vi)index == vi_set1(pixel)));
+        }
+    if (lanes == VL) vf_store(dx, sum);
+    else vf_store_first(dx, sum, lanes);
+}
+
+void KERNEL(max_pool_backward)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct max_pool_params *p = params;
+    const int64_t channel_blocks = ceil_div(p->c, p->channel_block);
+    const int64_t channel = task % channel_blocks * p->channel_block;
+    const int64_t channels = min_i64(p->channel_block, p->c - channel);
+    const int64_t begin = task / channel_blocks * p->rows_per_task;
+    const int64_t end = min_i64(p->n * p->h, begin + p->rows_per_task);
+    const int32_t *row_first = buffers[2], *row_end = row_first + p->h;
+    const int32_t *col_first = row_end + p->h, *col_end = col_first + p->w;
+    for (int64_t row = begin; row < end; row++) {
+        const int64_t image = row / p->h * p->oh * p->ow * p->c + channel, i = row % p->h;
+        const float *dy = (const float *)buffers[0] + image;
+        const int32_t *indices = (const int32_t *)buffers[1] + image;
+        const struct span rows = {row_first[i], row_end[i], 1};
+        for (int64_t j = 0; j < p->w; j++) {
+            const struct span cols = {col_first[j], col_end[j], 1};
+            const int32_t pixel = (int32_t)(i * p->w + j);
+            float *dx = (float *)buffers[3] + (row * p->w + j) * p->c + channel;
+            int64_t k = 0;
+            for (; k + VL <= channels; k += VL)
+                max_pool_gather(dy + k, indices + k, p->ow, p->c, rows, cols, pixel, dx + k, VL);
+            if (k < channels)
+                max_pool_gather(dy + k, indices + k, p->ow, p->c, rows, cols, pixel, dx + k, channels - k);
+        }
+    }
+}
