@@ -400,6 +400,8 @@ cdef extern from "conv.h" nogil:
         int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
         int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
         int64_t parts, channel_block
+    int64_t conv_blocks(int64_t count, int64_t block)
+    int64_t conv_round(int64_t count, int64_t unit)
     int64_t pack_panels_tasks(const pack_panels_members *p)
     int64_t igemm_tasks(const igemm_members *p)
     int64_t igemm_scratch_bytes(const igemm_members *p)
@@ -460,6 +462,63 @@ def conv_sizes(str kernel not None, bytes params not None):
     if kernel == "depthwise_weight_gradient":
         return depthwise_weight_gradient_tasks(<const depthwise_weight_gradient_members *>p), 0
     raise ValueError(f"[conv_sizes] {kernel!r} is not a convolution kernel")
+
+
+# Default sizes of tasks. They depend on the sizes of the operation and on the instruction set, never on the number of
+# threads. A task is to take some 10 to 50 us, and a large layer is to have a dozen of them.
+
+cdef int64_t LEAST_TASK = 500_000, MOST_TASK = 4_000_000, FEWEST_TASKS = 12  # multiply-adds, counting idle lanes
+cdef int64_t PANELS = 4  # of a task, so that copying patches costs little
+cdef int64_t REDUCTION_BLOCK = 4608
+
+
+cdef int64_t task_work(int64_t work):
+    return max(LEAST_TASK, min(MOST_TASK, work // FEWEST_TASKS))
+
+
+def igemm_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None):
+    """Default panel_width, pixel_block, panel_block and reduction_block of igemm, as a dict.
+
+    pixels = images * grid_rows * grid_cols, outs = outs of a group, reds = tap_rows * tap_cols * channels of a group.
+    """
+    cdef int64_t rows = tile_rows(isa), width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
+    cdef int64_t panels = conv_blocks(outs, width), tiles = conv_blocks(pixels, rows)
+    # The work of a tile of pixels by one panel. A step of the reduction costs its loads even when there is one pixel; a
+    # patch costs about as much as 32 steps.
+    cdef int64_t unit = max(min(pixels, rows), 8) * width * (reds + 32)
+    cdef int64_t units = max(1, task_work(tiles * panels * unit) // unit)
+    cdef int64_t task_panels = min(panels, units if tiles == 1 else max(PANELS, units))
+    task_panels = conv_blocks(panels, conv_blocks(panels, task_panels))
+    cdef int64_t task_tiles = min(tiles, max(1, units // task_panels))
+    task_tiles = conv_blocks(tiles, conv_blocks(tiles, task_tiles))
+    return {"panel_width": width, "pixel_block": min(pixels, task_tiles * rows), "panel_block": task_panels,
+            "reduction_block": REDUCTION_BLOCK}
+
+
+def weight_gradient_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None):
+    """Default parts, out_block, red_block and pixel_block of weight_gradient, as a dict; sizes as for igemm_blocks."""
+    cdef int64_t width = panel_width(isa), rows = tile_rows(isa)
+    cdef int64_t panels = conv_blocks(reds, width), tiles = conv_blocks(outs, rows)
+    cdef int64_t out_tiles = conv_blocks(tiles, conv_blocks(tiles, 8)), red_panels = conv_blocks(panels, conv_blocks(panels, 10))
+    cdef int64_t pixel_block = 128, blocks = conv_blocks(pixels, pixel_block)
+    cdef int64_t tasks = conv_blocks(tiles, out_tiles) * conv_blocks(panels, red_panels)
+    cdef int64_t work = conv_round(outs, rows) * panels * width * pixels
+    # Small gradients have too few tasks: the pixels are shared out, each share at least 4 blocks.
+    cdef int64_t parts = min(conv_blocks(FEWEST_TASKS, tasks), work // (LEAST_TASK * tasks), blocks // 4)
+    return {"parts": max(1, parts), "out_block": out_tiles * rows, "red_block": red_panels * width,
+            "pixel_block": min(pixel_block, pixels)}
+
+
+def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):
+    """Default row_block and channel_block of depthwise, as a dict."""
+    cdef int64_t rows = max(1, min(grid_rows, LEAST_TASK // max(1, grid_cols * channels * taps)))
+    return {"row_block": conv_blocks(grid_rows, conv_blocks(grid_rows, rows)), "channel_block": channels}
+
+
+def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):
+    """Default parts and channel_block of depthwise_weight_gradient, as a dict. lines = images * grid_rows."""
+    cdef int64_t parts = min(16, lines * grid_cols * channels * taps // LEAST_TASK, lines)
+    return {"parts": max(1, parts), "channel_block": channels}
 
 
 # ---- the instruction set of new programs -----------------------------------------------------------------------------

@@ -129,7 +129,8 @@ struct depthwise_weight_gradient_params {
 enum {
     CHUNK = 16,             /* floats of a patch that lie together in the packed pixels of igemm: one cache line */
     TILE_FLOATS = 16 * 64,  /* room for a register tile of any instruction set */
-    LINE_SLACK = 32,        /* vectors may be written past the end of a copied line */
+    LINES = 16,             /* patches that are gathered in lines before they are cut into chunks */
+    LINE_SLACK = 32,        /* floats: vectors may be written past the end of a line */
     SUM_PARTS_BLOCK = 4096, /* sums of a task of sum_parts */
 };
 
@@ -145,13 +146,13 @@ static inline int64_t igemm_tasks(const struct igemm_params *p) {
     return p->groups * conv_blocks(pixels, p->pixel_block) * conv_blocks(panels, p->panel_block);
 }
 
-/* Offsets of the pixels, packed pixels, one copied line, and sums: a tile, or all of the task's when the reduction is
+/* Offsets of the pixels, their patches, lines, and sums: a tile, or all of the task's when the reduction is
  * blocked. */
 static inline int64_t igemm_scratch_bytes(const struct igemm_params *p) {
     int64_t reds = p->tap_rows * p->tap_cols * p->channels;
     int64_t block = conv_round(reds < p->reduction_block ? reds : p->reduction_block, CHUNK);
     int64_t sums = reds > p->reduction_block ? p->pixel_block * p->panel_block * p->panel_width : TILE_FLOATS;
-    return conv_round(8 * p->pixel_block, 64) + 4 * (p->pixel_block * block + block + LINE_SLACK + conv_round(sums, CHUNK));
+    return conv_round(8 * p->pixel_block, 64) + 4 * (p->pixel_block * block + LINES * (block + LINE_SLACK) + conv_round(sums, CHUNK));
 }
 
 static inline int64_t weight_gradient_tasks(const struct weight_gradient_params *p) {
@@ -159,10 +160,10 @@ static inline int64_t weight_gradient_tasks(const struct weight_gradient_params 
     return p->groups * p->parts * conv_blocks(p->outs, p->out_block) * conv_blocks(reds, p->red_block);
 }
 
-/* Copied pixels of dy and of x, one copied line, and the sums. */
+/* Copied pixels of dy and of x, lines, and the sums. */
 static inline int64_t weight_gradient_scratch_bytes(const struct weight_gradient_params *p) {
     int64_t dy = conv_round(p->pixel_block * p->out_block + LINE_SLACK, CHUNK), x = p->pixel_block * p->red_block;
-    return 4 * (dy + x + p->red_block + LINE_SLACK + conv_round(p->out_block * p->red_block, CHUNK));
+    return 4 * (dy + x + LINES * (p->red_block + LINE_SLACK) + conv_round(p->out_block * p->red_block, CHUNK));
 }
 
 static inline int64_t sum_parts_tasks(const struct sum_parts_params *p) {

@@ -34,6 +34,14 @@ static void store_tile(const struct igemm_params *p, const float *sums, int64_t 
     }
 }
 
+static void pixel_offsets(const struct igemm_params *p, int64_t begin, int64_t count, int64_t *offsets) {
+    const struct patch_geometry *g = (const struct patch_geometry *)p;
+    struct pixel pixel = pixel_at(g, begin);
+    for (int64_t i = 0; i < count; i++, pixel_next(g, &pixel))
+        offsets[i] = p->out_offset + pixel.image * p->out_image_stride + pixel.row * p->out_row_stride +
+                     pixel.col * p->out_col_stride;
+}
+
 void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     const struct igemm_params *p = params;
     const struct patch_geometry *g = params;
@@ -56,11 +64,12 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
     int64_t *offsets = scratch;
     float *packed = (float *)scratch + conv_round(2 * p->pixel_block, CHUNK);
     const int64_t block = conv_round(min_i64(reds, p->reduction_block), CHUNK);
-    float *line = packed + p->pixel_block * block, *sums = line + block + LINE_SLACK;
+    float *lines = packed + p->pixel_block * block, *sums = lines + LINES * (block + LINE_SLACK);
     const int blocked = reds > p->reduction_block;
 
-    const struct patch_reader reader = patch_reader(g, buffers[0], group, CHUNK, line);
+    const struct patch_reader reader = patch_reader(g, buffers[0], group, block, lines);
     const int64_t tiles = ceil_div(count, MR);
+    pixel_offsets(p, pixel_begin, count, offsets);
     int64_t k_begin = 0;
     do {
         const int64_t k_end = min_i64(reds, k_begin + p->reduction_block), k_count = k_end - k_begin;
@@ -72,12 +81,8 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
             for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
                 const int64_t rows = tile_rows(count, tiles, tile);
                 float *a = packed + first * row_floats;
-                if (panel == panel_begin)
-                    for (int64_t row = 0; row < rows; row++, pixel_next(g, &pixel)) {
-                        offsets[first + row] = p->out_offset + pixel.image * p->out_image_stride +
-                                               pixel.row * p->out_row_stride + pixel.col * p->out_col_stride;
-                        if (k_count) patch_read(&reader, pixel, k_begin, k_end, a + row * CHUNK, rows * CHUNK);
-                    }
+                if (panel == panel_begin && k_count)
+                    patches_read(&reader, &pixel, rows, k_begin, k_end, a, CHUNK, rows * CHUNK, CHUNK);
                 float *tile_sums = sums + (blocked ? ((panel - panel_begin) * count + first) * width : 0);
                 sizes[rows](k_count, a, weights + (panel * reds + k_begin) * width, width, tile_sums, width, k_begin > 0);
                 if (k_end == reds) {

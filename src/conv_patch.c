@@ -12,18 +12,20 @@
  * runs instead of many crumbs. */
 #include "conv.h"
 #include "isa.h"
+#include "vec_basic.h"
 
 struct patch_reader {
     const struct patch_geometry *geometry;
-    const float *x;         /* first channel of the group */
-    int64_t limit;          /* floats that may be read from x on */
-    int64_t reds;           /* floats of a patch */
-    int64_t runs_per_row;   /* runs of a tap row: 1, or tap_cols */
-    int64_t taps_per_run;   /* tap_cols, or 1 */
-    int64_t run_length;     /* floats of a run */
-    int64_t chunk;
-    int direct;             /* channels are whole chunks: runs are copied to their place without the line between */
-    float *line;            /* room for a patch and LINE_SLACK */
+    const float *x;                         /* first channel of the group */
+    int64_t limit;                          /* floats that may be read from x on */
+    int64_t reds;                           /* floats of a patch */
+    int64_t runs_per_row;                   /* runs of a tap row: 1, or tap_cols */
+    int64_t taps_per_run;                   /* tap_cols, or 1 */
+    int64_t run_length;                     /* floats of a run */
+    int64_t row_low, row_high;              /* lowest and highest row of the taps, relative to the first one's row */
+    int64_t col_low, col_high;
+    float *lines;                           /* LINES lines of line_stride floats */
+    int64_t line_stride;
 };
 
 struct pixel {
@@ -43,17 +45,23 @@ static inline void pixel_next(const struct patch_geometry *g, struct pixel *p) {
     p->image++;
 }
 
-static struct patch_reader patch_reader(const struct patch_geometry *g, const float *x, int64_t group, int64_t chunk,
-                                        float *line) {
-    struct patch_reader reader = {.geometry = g, .x = x + group * g->channels, .chunk = chunk, .line = line};
-    int neighbours = g->tap_col_step == 1 && g->col_stride == g->channels;
+/* `block`: the most floats of a patch that are read at once. */
+static struct patch_reader patch_reader(const struct patch_geometry *g, const float *x, int64_t group, int64_t block,
+                                        float *lines) {
+    struct patch_reader reader = {.geometry = g, .x = x + group * g->channels, .lines = lines};
+    const int neighbours = g->tap_col_step == 1 && g->col_stride == g->channels;
+    const int64_t last_row = (g->tap_rows - 1) * g->tap_row_step, last_col = (g->tap_cols - 1) * g->tap_col_step;
     reader.taps_per_run = neighbours ? g->tap_cols : 1;
     reader.runs_per_row = neighbours ? 1 : g->tap_cols;
     reader.run_length = reader.taps_per_run * g->channels;
     reader.reds = g->tap_rows * g->tap_cols * g->channels;
-    reader.direct = g->channels % chunk == 0;
+    reader.row_low = min_i64(0, last_row);
+    reader.row_high = max_i64(0, last_row);
+    reader.col_low = min_i64(0, last_col);
+    reader.col_high = max_i64(0, last_col);
     reader.limit = (g->images - 1) * g->image_stride + (g->rows - 1) * g->row_stride + (g->cols - 1) * g->col_stride +
                    g->channels;
+    reader.line_stride = block + LINE_SLACK;
     return reader;
 }
 
@@ -70,7 +78,8 @@ static inline void line_copy(float *target, const float *source, int64_t count, 
 }
 
 /* A contiguous source to its chunks; the last chunk is filled up with zeros. */
-static inline void chunks_copy(float *target, int64_t chunk, int64_t chunk_stride, const float *source, int64_t count) {
+ALWAYS_INLINE void chunks_copy(float *target, int64_t chunk, int64_t chunk_stride, const float *source,
+                                      int64_t count) {
     for (; count >= chunk; count -= chunk, source += chunk, target += chunk_stride)
         for (int64_t i = 0; i < chunk; i += VL) vf_store(target + i, vf_load(source + i));
     if (count == 0) return;
@@ -78,47 +87,73 @@ static inline void chunks_copy(float *target, int64_t chunk, int64_t chunk_strid
         vf_store(target + i, vf_load_first(source + i, max_i64(0, min_i64(VL, count - i))));
 }
 
-static inline void chunks_zero(float *target, int64_t chunk, int64_t chunk_stride, int64_t count) {
+ALWAYS_INLINE void chunks_zero(float *target, int64_t chunk, int64_t chunk_stride, int64_t count) {
     for (; count > 0; count -= chunk, target += chunk_stride)
         for (int64_t i = 0; i < chunk; i += VL) vf_store(target + i, (vf){0});
 }
 
-/* Floats begin..end of the pixel's patch; begin is a multiple of the chunk. */
-static void patch_read(const struct patch_reader *reader, struct pixel pixel, int64_t begin, int64_t end, float *target,
-                       int64_t chunk_stride) {
+/* Floats begin..end of a pixel's patch: to their chunks when channels are whole chunks (direct), otherwise to a line. */
+ALWAYS_INLINE void patch_read(const struct patch_reader *reader, struct pixel pixel, int64_t begin, int64_t end,
+                                     float *target, int64_t chunk_stride, const int64_t chunk, const int direct) {
     const struct patch_geometry *g = reader->geometry;
-    const int64_t chunk = reader->chunk, length = reader->run_length, channels = g->channels;
-    int64_t image = pixel.image * g->image_stride;
-    int64_t first_row = pixel.row * g->row_step + g->tap_row_start;
-    int64_t first_col = pixel.col * g->col_step + g->tap_col_start;
-    int64_t run = begin / length, tap_row = run / reader->runs_per_row, tap_col = run % reader->runs_per_row;
-    for (int64_t run_begin = run * length; run_begin < end; run_begin += length) {
-        int64_t row = first_row + tap_row * g->tap_row_step, col = first_col + tap_col * g->tap_col_step;
-        int64_t from = max_i64(begin, run_begin), to = min_i64(end, run_begin + length);
+    const int64_t length = reader->run_length, first_row = pixel.row * g->row_step + g->tap_row_start;
+    const int64_t first_col = pixel.col * g->col_step + g->tap_col_start;
+    const int64_t origin = pixel.image * g->image_stride + first_row * g->row_stride + first_col * g->col_stride;
+    const int inside = first_row + reader->row_low >= 0 && first_row + reader->row_high < g->rows &&
+                       first_col + reader->col_low >= 0 && first_col + reader->col_high < g->cols;
+    const int64_t first_run = begin / length;
+    int64_t tap_row = first_run / reader->runs_per_row, tap_col = first_run % reader->runs_per_row;
+    for (int64_t run_begin = first_run * length; run_begin < end; run_begin += length) {
+        const int64_t from = max_i64(begin, run_begin), to = min_i64(end, run_begin + length);
         /* The floats low..high of the patch lie inside of x. */
-        int64_t low = to, high = to, source = 0;
-        if (row >= 0 && row < g->rows) {
-            int64_t inside_begin = max_i64(0, -col), inside_end = min_i64(reader->taps_per_run, g->cols - col);
-            low = min_i64(max_i64(from, run_begin + inside_begin * channels), to);
-            high = max_i64(min_i64(to, run_begin + inside_end * channels), low);
-            source = image + row * g->row_stride + col * g->col_stride + (low - run_begin);
+        int64_t low = from, high = to;
+        if (!inside) {
+            const int64_t row = first_row + tap_row * g->tap_row_step, col = first_col + tap_col * g->tap_col_step;
+            low = high = to;
+            if (row >= 0 && row < g->rows) {
+                const int64_t inside_begin = max_i64(0, -col), inside_end = min_i64(reader->taps_per_run, g->cols - col);
+                low = min_i64(max_i64(from, run_begin + inside_begin * g->channels), to);
+                high = max_i64(min_i64(to, run_begin + inside_end * g->channels), low);
+            }
         }
-        if (reader->direct) {
+        const int64_t source = origin + tap_row * g->tap_row_step * g->row_stride +
+                               tap_col * g->tap_col_step * g->col_stride + (low - run_begin);
+        if (direct) {
             float *place = target + (from - begin) / chunk * chunk_stride;
-            chunks_zero(place, chunk, chunk_stride, low - from);
+            if (low > from) chunks_zero(place, chunk, chunk_stride, low - from);
             place += (low - from) / chunk * chunk_stride;
             chunks_copy(place, chunk, chunk_stride, reader->x + source, high - low);
             place += (high - low) / chunk * chunk_stride;
-            chunks_zero(place, chunk, chunk_stride, to - high);
+            if (to > high) chunks_zero(place, chunk, chunk_stride, to - high);
         } else {
-            line_zero(reader->line + (from - begin), low - from);
-            line_copy(reader->line + (low - begin), reader->x + source, high - low, reader->limit - source);
-            line_zero(reader->line + (high - begin), to - high);
+            if (low > from) line_zero(target + (from - begin), low - from);
+            if (high > low) line_copy(target + (low - begin), reader->x + source, high - low, reader->limit - source);
+            if (to > high) line_zero(target + (high - begin), to - high);
         }
         if (++tap_col == reader->runs_per_row) {
             tap_col = 0;
             tap_row++;
         }
     }
-    if (!reader->direct) chunks_copy(target, chunk, chunk_stride, reader->line, end - begin);
+}
+
+/* Floats begin..end of the patches of `count` pixels from `pixel` on, which is moved past them. begin is a multiple of
+ * the chunk. Lines are finished some pixels before they are cut into chunks: a load that spans stores which are still
+ * under way would have to wait for them. */
+ALWAYS_INLINE void patches_read(const struct patch_reader *reader, struct pixel *pixel, int64_t count,
+                                       int64_t begin, int64_t end, float *target, int64_t pixel_stride,
+                                       int64_t chunk_stride, const int64_t chunk) {
+    const struct patch_geometry *g = reader->geometry;
+    if (g->channels % chunk == 0) {
+        for (int64_t i = 0; i < count; i++, target += pixel_stride, pixel_next(g, pixel))
+            patch_read(reader, *pixel, begin, end, target, chunk_stride, chunk, 1);
+        return;
+    }
+    for (int64_t first = 0; first < count; first += LINES) {
+        const int64_t lines = min_i64(LINES, count - first);
+        for (int64_t i = 0; i < lines; i++, pixel_next(g, pixel))
+            patch_read(reader, *pixel, begin, end, reader->lines + i * reader->line_stride, 0, chunk, 0);
+        for (int64_t i = 0; i < lines; i++, target += pixel_stride)
+            chunks_copy(target, chunk, chunk_stride, reader->lines + i * reader->line_stride, end - begin);
+    }
 }

@@ -42,14 +42,14 @@ void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t t
 
     float *outs_copy = scratch;
     float *patches = outs_copy + conv_round(p->pixel_block * p->out_block + LINE_SLACK, CHUNK);
-    float *line = patches + p->pixel_block * p->red_block;
-    float *sums = line + p->red_block + LINE_SLACK;
+    float *lines = patches + p->pixel_block * p->red_block;
+    float *sums = lines + LINES * (p->red_block + LINE_SLACK);
 
     const int64_t first_out = group * p->outs + out_begin;
     const float *dy = (const float *)buffers[1] + p->out_offset + first_out;
     const int64_t dy_limit = (p->images - 1) * p->out_image_stride + (p->grid_rows - 1) * p->out_row_stride +
                              (p->grid_cols - 1) * p->out_col_stride + p->outs - out_begin;
-    const struct patch_reader reader = patch_reader(g, buffers[0], group, NR, line);
+    const struct patch_reader reader = patch_reader(g, buffers[0], group, p->red_block, lines);
 
     for (int64_t begin = pixel_begin; begin < pixel_end || begin == pixel_begin; begin += p->pixel_block) {
         const int64_t count = max_i64(0, min_i64(p->pixel_block, pixel_end - begin));
@@ -59,8 +59,7 @@ void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t t
             first += rows;
         }
         struct pixel pixel = pixel_at(g, begin);
-        for (int64_t i = 0; i < count; i++, pixel_next(g, &pixel))
-            patch_read(&reader, pixel, red_begin, red_end, patches + i * NR, count * NR);
+        patches_read(&reader, &pixel, count, red_begin, red_end, patches, NR, count * NR, NR);
 
         for (int64_t panel = 0; panel < panels; panel++) {
             gemm_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, red_count - panel * NR), VL)];
