@@ -85,7 +85,7 @@ EXTENSION = Extension(
     "pycl_cnn.backends.cpu._kernels",
     sources=["src/_kernels.pyx", "src/registry.c", "src/program.c"],
     include_dirs=["src"],
-    depends=[os.path.join("src", name) for name in sorted(os.listdir("src")) if name.endswith((".c", ".h"))],
+    depends=[os.path.join("src", name) for name in sorted(os.listdir("src")) if name.endswith((".c", ".h", ".pxi"))],
 )
 
 setup(

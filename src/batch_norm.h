@@ -3,7 +3,7 @@
 #ifndef PYCL_CNN_BATCH_NORM_H
 #define PYCL_CNN_BATCH_NORM_H
 
-#include <stdint.h>
+#include "blocks.h"
 
 /* Widest stretch of channels in a task of the partial kernels, and channels in a task of the finalize kernels. */
 #define BATCH_NORM_CHANNELS 256
@@ -11,23 +11,19 @@
 /* Forward is three calls, backward is three; all take this struct. partial: float workspace [parts][2][c].
  *
  * batch_norm_statistics         x -> partial: each part's mean, less x[0], and sum of squared deviations.
- *                               buffers: x, partial. tasks = parts * ceil(c / 256)
+ *                               buffers: x, partial
  * batch_norm_finalize           combines the parts in order (Chan's formula); updates the running statistics in place
  *                               (unbiased variance). buffers: partial, x, mean[c], rstd[c], running_mean[c] or NULL,
- *                               running_var[c] or NULL. tasks = ceil(c / 256)
+ *                               running_var[c] or NULL
  * batch_norm_normalise          y = activation((x - mean) * rstd * gamma + beta); y may be x.
- *                               buffers: x, gamma[c] or NULL, beta[c] or NULL, mean, rstd, y.
- *                               tasks = ceil(rows / rows_per_task)
+ *                               buffers: x, gamma[c] or NULL, beta[c] or NULL, mean, rstd, y
  *
  * With dz = dy * activation'(gamma * xhat + beta), recomputed from x, and xhat = (x - mean) * rstd:
- * batch_norm_backward_partial   each part's sums of dz and dz * xhat. buffers: x, dy, gamma, beta, mean, rstd, partial.
- *                               tasks = parts * ceil(c / 256)
- * batch_norm_backward_finalize  adds the parts in order. buffers: partial, dgamma[c], dbeta[c]. tasks = ceil(c / 256)
+ * batch_norm_backward_partial   each part's sums of dz and dz * xhat. buffers: x, dy, gamma, beta, mean, rstd, partial
+ * batch_norm_backward_finalize  adds the parts in order. buffers: partial, dgamma[c], dbeta[c]
  * batch_norm_backward_input     dx = gamma * rstd * (dz - dbeta / rows - xhat * dgamma / rows); dx may be dy or x.
- *                               buffers: x, dy, gamma, beta, mean, rstd, dgamma, dbeta, dx.
- *                               tasks = ceil(rows / rows_per_task)
- * No scratch. Good sizes: parts = clamp(rows * min(c, 256) / 32768, 1, 64) (never above rows);
- * rows_per_task = clamp(16384 / c, 1, rows). */
+ *                               buffers: x, dy, gamma, beta, mean, rstd, dgamma, dbeta, dx
+ * No scratch. */
 struct batch_norm_params {
     int64_t rows;
     int64_t c;
@@ -39,5 +35,16 @@ struct batch_norm_params {
     float eps;
     float momentum; /* weight of the new statistics in the running ones */
 };
+
+/* Of the partial, the finalize and the remaining two kernels. */
+static inline int64_t batch_norm_partial_tasks(const struct batch_norm_params *p) {
+    return p->parts * blocks_of(p->c, BATCH_NORM_CHANNELS);
+}
+static inline int64_t batch_norm_finalize_tasks(const struct batch_norm_params *p) {
+    return blocks_of(p->c, BATCH_NORM_CHANNELS);
+}
+static inline int64_t batch_norm_rows_tasks(const struct batch_norm_params *p) {
+    return blocks_of(p->rows, p->rows_per_task);
+}
 
 #endif

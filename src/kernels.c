@@ -14,6 +14,17 @@ KERNELS(X)
 #include "conv_weight_gradient.c"
 #include "conv_depthwise.c"
 
+#include "pointwise.c"
+#include "reduce.c"
+#include "softmax.c"
+#include "loss.c"
+#include "max_pool.c"
+#include "resample.c"
+#include "batch_norm.c"
+#include "movement.c"
+#include "dropout.c"
+#include "optimizer.c"
+
 extern const struct kernel_table KERNEL(kernel_table);
 const struct kernel_table KERNEL(kernel_table) = {
     .vector_length = VL,

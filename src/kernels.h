@@ -18,7 +18,17 @@
  * scratch: belongs to the calling thread, 64-byte aligned, contents undefined, of the size that the program asked for. */
 typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, void *scratch);
 
+#include "batch_norm.h"
 #include "conv.h"
+#include "dropout.h"
+#include "loss.h"
+#include "max_pool.h"
+#include "movement.h"
+#include "optimizer.h"
+#include "pointwise.h"
+#include "reduce.h"
+#include "resample.h"
+#include "softmax.h"
 
 /* X(name, params struct, number of buffers) */
 #define KERNELS(X)                                                                                                     \
@@ -27,7 +37,31 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(weight_gradient, struct weight_gradient_params, 3)                                                               \
     X(sum_parts, struct sum_parts_params, 2)                                                                           \
     X(depthwise, struct depthwise_params, 5)                                                                           \
-    X(depthwise_weight_gradient, struct depthwise_weight_gradient_params, 3)
+    X(depthwise_weight_gradient, struct depthwise_weight_gradient_params, 3)                                           \
+    X(unary, struct unary_params, 2)                                                                                   \
+    X(unary_backward, struct unary_params, 3)                                                                          \
+    X(binary, struct binary_params, 3)                                                                                 \
+    X(reduce, struct reduce_params, 2)                                                                                 \
+    X(softmax, struct softmax_params, 2)                                                                               \
+    X(softmax_backward, struct softmax_params, 3)                                                                      \
+    X(cross_entropy, struct cross_entropy_params, 3)                                                                   \
+    X(cross_entropy_backward, struct cross_entropy_params, 4)                                                          \
+    X(max_pool, struct max_pool_params, 4)                                                                             \
+    X(max_pool_backward, struct max_pool_params, 4)                                                                    \
+    X(resample, struct resample_params, 8)                                                                             \
+    X(batch_norm_statistics, struct batch_norm_params, 2)                                                              \
+    X(batch_norm_finalize, struct batch_norm_params, 6)                                                                \
+    X(batch_norm_normalise, struct batch_norm_params, 6)                                                               \
+    X(batch_norm_backward_partial, struct batch_norm_params, 7)                                                        \
+    X(batch_norm_backward_finalize, struct batch_norm_params, 3)                                                       \
+    X(batch_norm_backward_input, struct batch_norm_params, 9)                                                          \
+    X(strided_copy, struct strided_copy_params, 2)                                                                     \
+    X(transpose, struct transpose_params, 2)                                                                           \
+    X(fill, struct fill_params, 1)                                                                                     \
+    X(dropout, struct dropout_params, 3)                                                                               \
+    X(sgd, struct sgd_params, 4)                                                                                       \
+    X(adam, struct adam_params, 5)                                                                                     \
+    X(rmsprop, struct rmsprop_params, 6)
 
 enum kernel_id {
 #define X(name, params, buffers) KERNEL_ID_##name,

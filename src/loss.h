@@ -2,7 +2,7 @@
 #ifndef PYCL_CNN_LOSS_H
 #define PYCL_CNN_LOSS_H
 
-#include <stdint.h>
+#include "blocks.h"
 
 /* With p = softmax(logits), s = label_smoothing and C classes:
  *     loss = -(1 - s) * log p[label] - s/C * sum(log p);   dlogits = dloss * (p - (1 - s) * onehot(label) - s/C)
@@ -10,7 +10,7 @@
  *
  * cross_entropy           buffers: logits[rows, classes], labels[rows] int32, loss[rows]
  * cross_entropy_backward  buffers: logits, labels, dloss[rows], dlogits[rows, classes]; dlogits may be logits
- * tasks = ceil(rows / rows_per_task); no scratch. Good size: rows_per_task = clamp(16384 / classes, 1, rows). */
+ * No scratch. */
 struct cross_entropy_params {
     int64_t rows;
     int64_t classes;
@@ -18,5 +18,9 @@ struct cross_entropy_params {
     int64_t ignore_index;
     float label_smoothing;
 };
+
+static inline int64_t cross_entropy_tasks(const struct cross_entropy_params *p) {
+    return blocks_of(p->rows, p->rows_per_task);
+}
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef PYCL_CNN_MOVEMENT_H
 #define PYCL_CNN_MOVEMENT_H
 
-#include <stdint.h>
+#include "blocks.h"
 
 /* Elements in a task of strided_copy and fill. */
 #define MOVEMENT_ITEMS 16384
@@ -11,7 +11,7 @@
  * buffers: src, dst (4-byte elements of any type, not overlapping). Strides in elements, of any sign; a source stride 0
  * repeats. Order the dimensions so that the last is contiguous in dst, and merge those that lie behind one another in
  * both: long contiguous last dimensions are fast.
- * tasks = ceil(size / MOVEMENT_ITEMS); no scratch. */
+ * No scratch. */
 struct strided_copy_params {
     int64_t size;     /* elements copied */
     int64_t rank;     /* dimensions, 1 .. 6 */
@@ -25,8 +25,7 @@ struct strided_copy_params {
 /* transpose  dst[b * dst_batch_stride + j * dst_row_stride + i] = src[b * src_batch_stride + i * src_row_stride + j]
  * for i < rows, j < cols, b < batch: NCHW to NHWC is rows = c, cols = h * w, and back rows = h * w, cols = c.
  * buffers: src, dst (4-byte elements, not overlapping).
- * tasks = batch * ceil(rows / row_block) * ceil(cols / col_block); no scratch.
- * Good sizes: row_block = min(rows, 128), col_block = clamp(16384 / row_block rounded up to 16, 16, cols) (any for < 16). */
+ * No scratch. Blocks should be multiples of 16, or the whole length. */
 struct transpose_params {
     int64_t batch;
     int64_t rows; /* of src */
@@ -39,10 +38,20 @@ struct transpose_params {
     int64_t col_block;
 };
 
-/* fill  dst[i] = value; buffers: dst. tasks = ceil(size / MOVEMENT_ITEMS); no scratch. */
+/* fill  dst[i] = value; buffers: dst; no scratch. */
 struct fill_params {
     int64_t size;
     float value;
 };
+
+static inline int64_t strided_copy_tasks(const struct strided_copy_params *p) {
+    return blocks_of(p->size, MOVEMENT_ITEMS);
+}
+static inline int64_t transpose_tasks(const struct transpose_params *p) {
+    return p->batch * blocks_of(p->rows, p->row_block) * blocks_of(p->cols, p->col_block);
+}
+static inline int64_t fill_tasks(const struct fill_params *p) {
+    return blocks_of(p->size, MOVEMENT_ITEMS);
+}
 
 #endif

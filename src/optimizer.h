@@ -2,9 +2,9 @@
 #ifndef PYCL_CNN_OPTIMIZER_H
 #define PYCL_CNN_OPTIMIZER_H
 
-#include <stdint.h>
+#include "blocks.h"
 
-/* Elements in a task. tasks = ceil(size / OPTIMIZER_ITEMS) for all; no scratch. */
+/* Elements in a task. No kernel here needs scratch. */
 #define OPTIMIZER_ITEMS 16384
 
 /* Members named one_minus_... are computed in double precision: 1 - 0.999 has few digits left in float. */
@@ -48,5 +48,15 @@ struct rmsprop_params {
     float weight_decay;
     float momentum;
 };
+
+static inline int64_t sgd_tasks(const struct sgd_params *p) {
+    return blocks_of(p->size, OPTIMIZER_ITEMS);
+}
+static inline int64_t adam_tasks(const struct adam_params *p) {
+    return blocks_of(p->size, OPTIMIZER_ITEMS);
+}
+static inline int64_t rmsprop_tasks(const struct rmsprop_params *p) {
+    return blocks_of(p->size, OPTIMIZER_ITEMS);
+}
 
 #endif

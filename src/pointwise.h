@@ -2,9 +2,9 @@
 #ifndef PYCL_CNN_POINTWISE_H
 #define PYCL_CNN_POINTWISE_H
 
-#include <stdint.h>
+#include "blocks.h"
 
-/* Elements that one task computes. tasks = ceil(size / POINTWISE_ITEMS). */
+/* Elements that one task computes. */
 #define POINTWISE_ITEMS 16384
 
 /* Kinds of Unary beyond the activations (enum activation in vec_math.h). */
@@ -29,7 +29,7 @@ enum unary_kind {
 
 /* unary           buffers: x[size], y[size]; y may be x.
  * unary_backward  buffers: dy[size], x[size], dx[size]; dx = dy * f'(x), may be dy or x.
- * tasks = ceil(size / POINTWISE_ITEMS); no scratch. */
+ * No scratch. */
 struct unary_params {
     int64_t size; /* elements */
     int64_t kind; /* enum activation or enum unary_kind */
@@ -53,7 +53,7 @@ enum binary_kind {
 /* binary  y = activation(a op b); buffers: a, b, y. y is dense; it may be an input that has the same shape.
  * The shape is given with neighbouring dimensions merged wherever both operands allow it. Fast when the last
  * dimension is long.
- * tasks = ceil(size / POINTWISE_ITEMS); no scratch. */
+ * No scratch. */
 struct binary_params {
     int64_t size;        /* elements of y */
     int64_t rank;        /* dimensions, 1 .. 6 */
@@ -65,5 +65,12 @@ struct binary_params {
     float alpha;        /* the activation's parameters */
     float beta;
 };
+
+static inline int64_t unary_tasks(const struct unary_params *p) {
+    return blocks_of(p->size, POINTWISE_ITEMS);
+}
+static inline int64_t binary_tasks(const struct binary_params *p) {
+    return blocks_of(p->size, POINTWISE_ITEMS);
+}
 
 #endif

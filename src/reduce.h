@@ -2,7 +2,7 @@
 #ifndef PYCL_CNN_REDUCE_H
 #define PYCL_CNN_REDUCE_H
 
-#include <stdint.h>
+#include "blocks.h"
 
 /* Widest stretch of columns that one task reduces. */
 #define REDUCE_COLUMNS 512
@@ -21,10 +21,7 @@ enum reduce_kind {
  *
  *     outer block, columns of inner block         one task: `outer_block` times [part of reduce] x [inner_block]
  *
- * tasks = parts * ceil(outer / outer_block) * ceil(inner / inner_block); no scratch.
- * Good sizes: inner_block = min(inner, 512);
- *             parts = outer * ceil(inner / 512) >= 16 ? 1 : clamp(outer * reduce * inner / 32768, 1, min(64, reduce));
- *             outer_block = clamp(32768 * parts / (reduce * inner_block), 1, outer). */
+ * No scratch. */
 struct reduce_params {
     int64_t outer;       /* slices before the axis */
     int64_t reduce;      /* length of the axis */
@@ -35,5 +32,9 @@ struct reduce_params {
     int64_t kind;        /* enum reduce_kind */
     float divisor;       /* y is divided by it; 1 for none */
 };
+
+static inline int64_t reduce_tasks(const struct reduce_params *p) {
+    return p->parts * blocks_of(p->outer, p->outer_block) * blocks_of(p->inner, p->inner_block);
+}
 
 #endif

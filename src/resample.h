@@ -3,15 +3,13 @@
 #ifndef PYCL_CNN_RESAMPLE_H
 #define PYCL_CNN_RESAMPLE_H
 
-#include <stdint.h>
+#include "blocks.h"
 
 /* resample  y[image, a, b, :] = sum over i, j of row_weight[i] * col_weight[j] * x[image, row_index[i], col_index[j], :]
  * with i in row_start[a] .. row_start[a + 1] - 1 and j in col_start[b] .. col_start[b + 1] - 1 (CSR matrices, one an axis).
  * buffers: x[n,h,w,c], row_start[oh + 1] int32, row_index int32, row_weight, col_start[ow + 1] int32, col_index int32,
  *          col_weight, y[n,oh,ow,c].
- * tasks = ceil(n * oh / rows_per_task) * ceil(c / channel_block); no scratch.
- * Good sizes: channel_block = min(c, 256); rows_per_task = clamp(16384 / (ow * channel_block * mean taps of a pixel),
- * 1, n * oh). */
+ * No scratch. */
 struct resample_params {
     int64_t n;
     int64_t h; /* input rows and columns */
@@ -22,5 +20,9 @@ struct resample_params {
     int64_t rows_per_task; /* output rows */
     int64_t channel_block; /* channels in a task */
 };
+
+static inline int64_t resample_tasks(const struct resample_params *p) {
+    return blocks_of(p->n * p->oh, p->rows_per_task) * blocks_of(p->c, p->channel_block);
+}
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef PYCL_CNN_SOFTMAX_H
 #define PYCL_CNN_SOFTMAX_H
 
-#include <stdint.h>
+#include "blocks.h"
 
 /* Widest stretch of columns (inner > 1) that one task works on. */
 #define SOFTMAX_COLUMNS 256
@@ -10,8 +10,7 @@
 /* softmax           buffers: x, y; y may be x.
  * softmax_backward  buffers: y (softmax's output), dy, dx; dx may be dy or y.
  *                   softmax: dx = y * (dy - sum(dy * y)); logarithm: dx = dy - exp(y) * sum(dy).
- * tasks = ceil(outer / outer_block) * ceil(inner / inner_block); no scratch.
- * Good sizes: inner_block = min(inner, 256); outer_block = clamp(16384 / (axis * inner_block), 1, outer). */
+ * No scratch. */
 struct softmax_params {
     int64_t outer;       /* slices before the axis */
     int64_t axis;        /* length of the axis */
@@ -20,5 +19,9 @@ struct softmax_params {
     int64_t inner_block; /* columns in a task, 1 .. SOFTMAX_COLUMNS */
     int64_t log;         /* 0: softmax, 1: its logarithm */
 };
+
+static inline int64_t softmax_tasks(const struct softmax_params *p) {
+    return blocks_of(p->outer, p->outer_block) * blocks_of(p->inner, p->inner_block);
+}
 
 #endif
