@@ -469,7 +469,7 @@ def conv_sizes(str kernel not None, bytes params not None):
 
 cdef int64_t LEAST_TASK = 500_000, MOST_TASK = 4_000_000, FEWEST_TASKS = 12  # multiply-adds, counting idle lanes
 cdef int64_t PANELS = 4  # of a task, so that copying patches costs little
-cdef int64_t REDUCTION_BLOCK = 4608
+cdef int64_t REDUCTION_BLOCK = 4608, PATCH_FLOATS = 32768
 
 
 cdef int64_t task_work(int64_t work):
@@ -489,7 +489,9 @@ def igemm_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None):
     cdef int64_t units = max(1, task_work(tiles * panels * unit) // unit)
     cdef int64_t task_panels = min(panels, units if tiles == 1 else max(PANELS, units))
     task_panels = conv_blocks(panels, conv_blocks(panels, task_panels))
-    cdef int64_t task_tiles = min(tiles, max(1, units // task_panels))
+    # The patches of a task are to stay in the L2 cache, beside the panels.
+    cdef int64_t fitting_tiles = PATCH_FLOATS // (rows * max(16, min(reds, REDUCTION_BLOCK)))
+    cdef int64_t task_tiles = min(tiles, max(1, min(fitting_tiles, units // task_panels)))
     task_tiles = conv_blocks(tiles, conv_blocks(tiles, task_tiles))
     return {"panel_width": width, "pixel_block": min(pixels, task_tiles * rows), "panel_block": task_panels,
             "reduction_block": REDUCTION_BLOCK}
@@ -519,6 +521,11 @@ def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t c
     """Default parts and channel_block of depthwise_weight_gradient, as a dict. lines = images * grid_rows."""
     cdef int64_t parts = min(16, lines * grid_cols * channels * taps // LEAST_TASK, lines)
     return {"parts": max(1, parts), "channel_block": channels}
+
+
+# all other kernels
+
+include "kernel_params.pxi"
 
 
 # ---- the instruction set of new programs -----------------------------------------------------------------------------
