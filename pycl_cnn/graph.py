@@ -77,6 +77,11 @@ class Graph:
         self._scope = ""
         self._order: float | None = None
 
+    @property
+    def serial(self) -> int:
+        """How many nodes were ever added: the last one's serial number, ``node.order[1]``."""
+        return self._serial
+
     # ---- building -------------------------------------------------------------------------------------------------
 
     def add(self, op: Op, *inputs: Value) -> tuple[Value, ...]:

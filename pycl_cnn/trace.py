@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .ops.base import Op
 from .ops.leaf import State
 
 if TYPE_CHECKING:
+    from .nn.module import Module
     from .nn.parameter import Parameter
 
 _active: ContextVar[Tracer | None] = ContextVar("pycl_cnn_tracer", default=None)
@@ -132,6 +134,17 @@ def _functional() -> Any:
     return functional
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of a module in a trace: its nodes are those with serial numbers in ``first < serial <= last``."""
+
+    name: str  # dotted
+    module: Module
+    first: int
+    last: int
+    result: Any  # what its forward returned
+
+
 class Tracer:
     """A graph being written, and what the traced code needs to know about it."""
 
@@ -141,12 +154,21 @@ class Tracer:
         self.gradients = gradients  # whether gradients will be taken, so that pooling notes where it took its values
         self.names: dict[int, str] = {}  # modules' dotted names by identity
         self.parameters: dict[int, tuple[str, Parameter]] = {}
+        self.calls: list[Call] = []  # of modules, in the order in which they returned
         self.rng: Value | None = None
         self._streams = 0
 
     def register(self, name: str, parameter: Parameter) -> None:
         """Let `parameter` be the state `name` of the graph."""
         self.parameters.setdefault(id(parameter), (name, parameter))
+
+    def call(self, module: Module, inputs: Sequence[Any]) -> Any:
+        """Append what `module` computes, in its own scope."""
+        name, first = self.names.get(id(module), ""), self.graph.serial
+        with self.graph.scope(name):
+            result = module.forward(*inputs)
+        self.calls.append(Call(name, module, first, self.graph.serial, result))
+        return result
 
     def state(self, parameter: Parameter) -> Symbol:
         """The state that stands for a registered parameter or buffer."""

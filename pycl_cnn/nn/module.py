@@ -41,8 +41,7 @@ class Module:
         """Apply the module to arrays [n, ...] on `device`. Images are NCHW unless ``layout="NHWC"``. Raises ShapeError."""
         tracer = active_tracer()
         if tracer is not None:
-            with tracer.graph.scope(tracer.names.get(id(self), "")):
-                return self.forward(*inputs)
+            return tracer.call(self, inputs)
         from ..compile import run_module
 
         return run_module(self, inputs, device, layout)
@@ -125,6 +124,20 @@ class Module:
         """Parameters and buffers by name, as read-only arrays."""
         return {name: value.data for name, value in self.named_tensors()}
 
+    def misfits(self, shapes: Mapping[str, tuple[int, ...]], strict: bool = True) -> list[str]:
+        """What keeps arrays of these names and shapes from being loaded, a line each; `strict` counts missing and unexpected names."""
+        own = {name: value.shape for name, value in self.named_tensors()}
+        problems = []
+        if strict:
+            problems += [f"missing: {name}" for name in own if name not in shapes]
+            problems += [f"unexpected: {name}" for name in shapes if name not in own]
+        problems += [
+            f"shape: {name} is {list(shape)}, the model needs {list(own[name])}"
+            for name, shape in shapes.items()
+            if name in own and tuple(shape) != own[name]
+        ]
+        return problems
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
         """Take over arrays by name. Nothing changes unless everything fits.
 
@@ -132,15 +145,7 @@ class Module:
         """
         own = dict(self.named_tensors())
         given = {name: np.asarray(value) for name, value in state_dict.items() if name.rpartition(".")[2] != IGNORED_SUFFIX}
-        problems = []
-        if strict:
-            problems += [f"missing: {name}" for name in own if name not in given]
-            problems += [f"unexpected: {name}" for name in given if name not in own]
-        problems += [
-            f"shape: {name} is {list(value.shape)}, the model needs {list(own[name].shape)}"
-            for name, value in given.items()
-            if name in own and value.shape != own[name].shape
-        ]
+        problems = self.misfits({name: value.shape for name, value in given.items()}, strict)
         problems += [f"dtype: {name} is {value.dtype}" for name, value in given.items() if name in own and value.dtype.kind not in "fiu"]
         if problems:
             raise FormatError(f"load_state_dict: the weights do not fit {type(self).__name__}:\n  " + "\n  ".join(problems))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -10,6 +11,13 @@ import numpy as np
 from ..errors import ShapeError
 
 _versions = itertools.count(1)
+
+
+def _own(data: Any) -> np.ndarray:
+    """`data` as an array that nobody else writes to: a copy, unless it is a read-only float32 array with memory of its own."""
+    if isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous and data.flags.owndata and not data.flags.writeable:
+        return data
+    return np.array(data, np.float32, order="C")
 
 
 class Parameter:
@@ -21,7 +29,7 @@ class Parameter:
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         self.requires_grad = requires_grad
-        array = np.array(data, np.float32, order="C")
+        array = _own(data)
         self._shape = array.shape
         self._set(array)
 
@@ -36,7 +44,7 @@ class Parameter:
 
     @data.setter
     def data(self, value: Any) -> None:
-        array = np.array(value, np.float32, order="C")
+        array = _own(value)
         if array.shape != self._shape:
             raise ShapeError("parameter", "the shape cannot change", shape=self._shape, given=array.shape)
         self._set(array)
@@ -58,6 +66,12 @@ class Parameter:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(self._data, dtype, copy=bool(copy)) if copy or dtype not in (None, np.float32) else self._data
+
+    def __deepcopy__(self, memo: dict) -> Parameter:
+        """A parameter of its own. The array is shared, since nobody writes to it, until one of the two is given another."""
+        twin = copy.copy(self)
+        twin.version = next(_versions)
+        return twin
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self._shape})"
