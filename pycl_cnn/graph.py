@@ -208,6 +208,18 @@ class Graph:
         if not old.users:
             self.release(old.node)
 
+    def rewire(self, node: Node, index: int, value: Value) -> None:
+        """Let `node` read `value` as its input `index`, in the form that its algorithm wants (packed, padded)."""
+        node.inputs[index].users.remove(node)
+        node.inputs = (*node.inputs[:index], value, *node.inputs[index + 1 :])
+        value.users.append(node)
+
+    def extend(self, node: Node, *values: Value) -> None:
+        """Give `node` further inputs, which its algorithm reads (tables)."""
+        node.inputs = (*node.inputs, *values)
+        for value in values:
+            value.users.append(node)
+
     def prune(self) -> None:
         """Forget every node that no root needs."""
         needed = self.nodes()

@@ -60,6 +60,7 @@ class Plan:
     run: list[Step] = field(default_factory=list)
     places: dict[Value, Storage] = field(default_factory=dict)
     arena_bytes: int = 0
+    setup_bytes: int = 0  # the arena of the setup steps, given back afterwards
 
     @property
     def storages(self) -> list[Storage]:
@@ -131,7 +132,7 @@ def make_plan(graph: Graph, workspace: Callable[[Node], int]) -> Plan:
     protect_outputs(graph)
     graph.prune()
     plan = Plan(graph)
-    fixed = fixed_values(graph)
+    fixed = fixed_values(graph) - {_root(value).node for value in graph.outputs}
     nodes = ordered_steps(graph)
     for node in nodes:
         if not isinstance(node.op, Reshape):
@@ -141,11 +142,13 @@ def make_plan(graph: Graph, workspace: Callable[[Node], int]) -> Plan:
         extra = workspace(step.node)
         if extra:
             step.workspace = Storage(Kind.ARENA, extra, step.node.outputs[0], first=index, last=index)
-    for step in plan.setup:
+    for index, step in enumerate(plan.setup):
         extra = workspace(step.node)
         if extra:
-            step.workspace = Storage(Kind.SCRATCH, extra, step.node.outputs[0])
-    _lay_out_arena(plan)
+            step.workspace = Storage(Kind.SCRATCH, extra, step.node.outputs[0], first=index, last=index)
+    plan.arena_bytes = _lay_out([s for s in plan.storages if s.kind is Kind.ARENA] + [s.workspace for s in plan.run if s.workspace])
+    computed = [s for s in plan.storages if s.kind is Kind.SCRATCH and s.value.node.inputs]
+    plan.setup_bytes = _lay_out(computed + [s.workspace for s in plan.setup if s.workspace])
     return plan
 
 
@@ -159,7 +162,9 @@ def _place(plan: Plan, fixed: set[Node], nodes: Sequence[Node]) -> None:
         if isinstance(node.op, Constant):
             places[node.outputs[0]] = Storage(Kind.CONSTANT, node.outputs[0].nbytes, node.outputs[0])
     position = {step.node: index for index, step in enumerate(plan.run)}
-    last_read = _last_reads(plan, position)
+    last_read = _last_reads(plan.run)
+    setup_position = {step.node: index for index, step in enumerate(plan.setup)}
+    setup_read = _last_reads(plan.setup)
     output_roots = {_root(value) for value in graph.outputs}
     for node in nodes:
         if isinstance(node.op, Reshape):
@@ -170,8 +175,9 @@ def _place(plan: Plan, fixed: set[Node], nodes: Sequence[Node]) -> None:
                 places[output] = places[node.inputs[node.op.aliases[output.index]]]
                 continue
             if node in fixed:
-                read_by_runs = output in last_read or output in output_roots
-                places[output] = Storage(Kind.SETUP if read_by_runs else Kind.SCRATCH, output.nbytes, output)
+                kind = Kind.SETUP if output in last_read else Kind.SCRATCH
+                first = setup_position[node]
+                places[output] = Storage(kind, output.nbytes, output, first=first, last=max(setup_read.get(output, first), first))
                 continue
             index = position[node]
             last = max(last_read.get(output, index), index)
@@ -198,13 +204,12 @@ def _root(value: Value) -> Value:
     return value
 
 
-def _last_reads(plan: Plan, position: dict[Node, int]) -> dict[Value, int]:
-    """For every root value the last run step that reads it, through views as well."""
+def _last_reads(steps: Sequence[Step]) -> dict[Value, int]:
+    """For every root value the last of the steps that reads it, through views as well."""
     last: dict[Value, int] = {}
-    for step in plan.run:
+    for index, step in enumerate(steps):
         for value in step.node.inputs:
-            root = _root(value)
-            last[root] = max(last.get(root, -1), position[step.node])
+            last[_root(value)] = index
     return last
 
 
@@ -220,11 +225,13 @@ def _taken_over(node: Node, output: Value, places: dict[Value, Storage], index: 
     return None
 
 
-def _lay_out_arena(plan: Plan) -> None:
-    """Offsets by greedy best fit, largest first (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020)."""
-    storages = [storage for storage in plan.storages if storage.kind is Kind.ARENA]
-    storages += [step.workspace for step in plan.run if step.workspace is not None]
+def _lay_out(storages: list[Storage]) -> int:
+    """Offsets in a shared arena, largest storage first, each into the smallest gap that it fits; the arena's bytes.
+
+    (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020: greedy by size.)
+    """
     placed: list[Storage] = []
+    total = 0
     for storage in sorted(storages, key=lambda s: (-s.nbytes, s.first)):
         overlapping = sorted((p for p in placed if p.first <= storage.last and storage.first <= p.last), key=lambda p: p.offset)
         best, best_gap, position = None, None, 0
@@ -235,7 +242,8 @@ def _lay_out_arena(plan: Plan) -> None:
             position = max(position, _aligned(other.offset + other.nbytes))
         storage.offset = position if best is None else best
         placed.append(storage)
-        plan.arena_bytes = max(plan.arena_bytes, _aligned(storage.offset + storage.nbytes))
+        total = max(total, _aligned(storage.offset + storage.nbytes))
+    return total
 
 
 def _aligned(nbytes: int) -> int:

@@ -26,7 +26,10 @@ cdef extern from "loss.h" nogil:
     struct cross_entropy_members "cross_entropy_params":
         int64_t rows, classes, rows_per_task, ignore_index
         float label_smoothing
+    struct label_mask_members "label_mask_params":
+        int64_t size, ignore_index
     int64_t cross_entropy_tasks(const cross_entropy_members *p)
+    int64_t label_mask_tasks(const label_mask_members *p)
 cdef extern from "max_pool.h" nogil:
     struct max_pool_members "max_pool_params":
         int64_t n, h, w, c, oh, ow, row_dilation, col_dilation, rows_per_task, channel_block
@@ -103,6 +106,11 @@ def cross_entropy_params(**members):
     return as_params("cross_entropy", members, p, <char *>&p, sizeof(p))
 
 
+def label_mask_params(**members):
+    cdef label_mask_members p = members
+    return as_params("label_mask", members, p, <char *>&p, sizeof(p))
+
+
 def max_pool_params(**members):
     cdef max_pool_members p = members
     return as_params("max_pool", members, p, <char *>&p, sizeof(p))
@@ -174,6 +182,8 @@ def kernel_tasks(str kernel not None, bytes params not None):
         return softmax_tasks(<const softmax_members *>p)
     if kernel in ("cross_entropy", "cross_entropy_backward"):
         return cross_entropy_tasks(<const cross_entropy_members *>p)
+    if kernel == "label_mask":
+        return label_mask_tasks(<const label_mask_members *>p)
     if kernel == "max_pool":
         return max_pool_tasks(<const max_pool_members *>p)
     if kernel == "max_pool_backward":

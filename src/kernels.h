@@ -46,6 +46,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(softmax_backward, struct softmax_params, 3)                                                                      \
     X(cross_entropy, struct cross_entropy_params, 3)                                                                   \
     X(cross_entropy_backward, struct cross_entropy_params, 4)                                                          \
+    X(label_mask, struct label_mask_params, 2)                                                                         \
     X(max_pool, struct max_pool_params, 4)                                                                             \
     X(max_pool_backward, struct max_pool_params, 4)                                                                    \
     X(resample, struct resample_params, 8)                                                                             \

@@ -64,3 +64,14 @@ void KERNEL(cross_entropy_backward)(const void *params, void *const *buffers, in
         dlogits[label] = (likelihood - keep - smooth) * dloss[r];
     }
 }
+
+void KERNEL(label_mask)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct label_mask_params *p = params;
+    const int64_t end = min_i64(p->size, (task + 1) * LABEL_MASK_ITEMS);
+    const int32_t *labels = buffers[0];
+    float *y = buffers[1];
+    for (int64_t i = task * LABEL_MASK_ITEMS; i < end; i++) {
+        y[i] = labels[i] == p->ignore_index ? 0.0f : 1.0f;
+    }
+}

@@ -23,4 +23,17 @@ static inline int64_t cross_entropy_tasks(const struct cross_entropy_params *p) 
     return blocks_of(p->rows, p->rows_per_task);
 }
 
+/* label_mask  y[i] = 0 where labels[i] is ignore_index, else 1. buffers: labels[size] int32, y[size]. No scratch. */
+struct label_mask_params {
+    int64_t size;
+    int64_t ignore_index;
+};
+
+/* Labels of a task. */
+#define LABEL_MASK_ITEMS 16384
+
+static inline int64_t label_mask_tasks(const struct label_mask_params *p) {
+    return blocks_of(p->size, LABEL_MASK_ITEMS);
+}
+
 #endif

@@ -82,8 +82,8 @@ class Backend:
 
         `force` names an algorithm for an operation, e.g. ``{"Conv": "direct"}``. Raises UnsupportedError where no algorithm is left.
         """
-        for node in graph.nodes():
-            if node.inputs and not isinstance(node.op, Reshape) and node.algorithm is None:
+        while open_nodes := [node for node in graph.nodes() if node.inputs and node.algorithm is None and not isinstance(node.op, Reshape)]:
+            for node in open_nodes:  # an algorithm may insert nodes, which need one in turn
                 self._choose(graph, node, device, force or {})
         graph.prune()
         plan = make_plan(graph, lambda node: node.algorithm.workspace(node, device))

@@ -58,5 +58,5 @@ class MatMul(FusedOp):
         return (self.epilogue.reference(y, inputs[2:]),)
 
     def flops(self, inputs: Sequence[Spec], outputs: Sequence[Spec]) -> int:
-        m, n, k = self.sizes(*inputs[:2])
-        return 2 * m * n * k + self.epilogue.flops(outputs[0])
+        k = inputs[0].shape[0 if self.transpose_a else 1]
+        return 2 * k * outputs[0].size + self.epilogue.flops(outputs[0])

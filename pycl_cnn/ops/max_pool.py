@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class MaxPool(Op):
     """Largest element of every window, and with `indices` where it was.
 
-    The index is PyTorch's: ``row * width + column`` in the input plane; the first of equal elements; a NaN wins.
+    The index is PyTorch's: ``row * width + column`` in the input plane; the first of equal elements; a NaN wins, the last of several.
     Without `indices` the second output does not exist.
     """
 
@@ -49,7 +49,7 @@ class MaxPool(Op):
                 window = x[:, rows[:, None], cols].reshape(g.batch, -1, g.channels)
                 best = np.where(np.isnan(window), np.inf, window).argmax(1)
                 nan = np.isnan(window).any(1)
-                best = np.where(nan, np.isnan(window).argmax(1), best)
+                best = np.where(nan, window.shape[1] - 1 - np.isnan(window)[:, ::-1].argmax(1), best)
                 y[:, a, b] = np.take_along_axis(window, best[:, None], 1)[:, 0]
                 where[:, a, b] = (rows[:, None] * g.cols.size + cols).ravel()[best]
         return (y, where) if self.indices else (y,)

@@ -1,0 +1,52 @@
+"""The native CPU backend: C kernels for each instruction set behind one Cython module. Needs no OpenCL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...plan import Plan
+from ..base import Backend, Device, Program
+from . import _kernels, batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax
+from .program import CpuProgram
+
+FAMILIES = (batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax)
+
+
+class CpuBackend(Backend):
+    """See the module's docstring."""
+
+    name = "cpu"
+    algorithms = {op: list(table) for family in FAMILIES for op, table in family.ALGORITHMS.items()}
+
+    def devices(self) -> Sequence[Device]:
+        return [Device("cpu", 0, processor_name(), "cpu", "native", f"Cython, {_kernels.active_isa()}", memory())]
+
+    def link(self, plan: Plan, device: Device) -> Program:
+        return CpuProgram(plan, device)
+
+
+def processor_name() -> str:
+    """The processor as the operating system calls it."""
+    import platform
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def memory() -> int:
+    """Bytes of main memory, 0 where the operating system does not tell."""
+    import os
+
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+BACKEND = CpuBackend()

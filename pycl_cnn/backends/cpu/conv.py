@@ -1,0 +1,325 @@
+"""Convolutions and their gradients on the CPU: implicit GEMM over packed weights, and depthwise kernels. See src/conv.h."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...geometry import ConvGeometry, Phase
+from ...ops.base import Op, Spec, floats
+from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from . import _kernels
+from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
+
+
+def epilogue_members(epilogue: Epilogue) -> dict[str, Any]:
+    """The activation of an epilogue as the kernels' structs name it."""
+    function = epilogue.activation
+    return {
+        "activation": function.number if function else 0,
+        "alpha": function.alpha if function else 0.0,
+        "beta": function.beta if function else 0.0,
+    }
+
+
+def epilogue_buffers(node: Node, epilogue: Epilogue) -> tuple[Buffer, Buffer]:
+    """Bias and residual of a node whose first two inputs are operands."""
+    extra = list(node.inputs[2:])
+    return (extra.pop(0) if epilogue.bias else None), (extra.pop(0) if epilogue.residual else None)
+
+
+def _image(shape: tuple[int, ...], prefix: str = "") -> dict[str, int]:
+    """Strides of images [n, rows, cols, channels]."""
+    _, rows, cols, channels = shape
+    return {f"{prefix}image_stride": rows * cols * channels, f"{prefix}row_stride": cols * channels, f"{prefix}col_stride": channels}
+
+
+def patch_members(source: tuple[int, ...], phase: Phase, groups: int) -> dict[str, int]:
+    """How the output pixels of `phase` see images of shape `source`."""
+    n, rows, cols, channels = source
+    return {
+        "images": n,
+        "rows": rows,
+        "cols": cols,
+        **_image(source),
+        "groups": groups,
+        "channels": channels // groups,
+        "grid_rows": phase.rows.grid,
+        "grid_cols": phase.cols.grid,
+        "row_step": phase.rows.step,
+        "col_step": phase.cols.step,
+        "tap_rows": phase.rows.taps,
+        "tap_cols": phase.cols.taps,
+        "tap_row_start": phase.rows.start,
+        "tap_col_start": phase.cols.start,
+        "tap_row_step": phase.rows.tap_step,
+        "tap_col_step": phase.cols.tap_step,
+    }
+
+
+def output_members(target: tuple[int, ...], phase: Phase) -> dict[str, int]:
+    """Where the output pixels of `phase` lie in images of shape `target`."""
+    strides = _image(target)
+    return {
+        "out_offset": phase.rows.out_offset * strides["row_stride"] + phase.cols.out_offset * strides["col_stride"],
+        "out_image_stride": strides["image_stride"],
+        "out_row_stride": phase.rows.out_step * strides["row_stride"],
+        "out_col_stride": phase.cols.out_step * strides["col_stride"],
+    }
+
+
+@dataclass(frozen=True)
+class Panels:
+    """How the weights of one phase are packed: the members of pack_panels_params, and where the panels go."""
+
+    members: tuple[tuple[str, int], ...]
+    size: int  # floats
+    place: int  # floats before it in the packed array
+
+
+@dataclass(frozen=True)
+class PackPanels(Op):
+    """Weights (or a matrix) rearranged into the panels that igemm reads; one set for each phase, one behind the other."""
+
+    panels: tuple[Panels, ...]
+
+    def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
+        return (floats(max((p.place + p.size for p in self.panels), default=0)),)
+
+
+class PackPanelsAlgorithm(CpuAlgorithm):
+    name = "pack_panels"
+
+    def launches(self, node: Node) -> list[Launch]:
+        assert isinstance(node.op, PackPanels)
+        return [
+            conv_launch("pack_panels", (node.inputs[0], At(node.outputs[0], 4 * p.place)), **dict(p.members)) for p in node.op.panels if p.size
+        ]
+
+
+def make_panels(layouts: list[dict[str, int]]) -> tuple[Panels, ...]:
+    """Panels one behind the other; a layout holds the members of pack_panels_params."""
+    result, place = [], 0
+    for m in layouts:
+        size = m["groups"] * -(-m["outs"] // m["panel_width"]) * m["tap_rows"] * m["tap_cols"] * m["reds"] * m["panel_width"]
+        result.append(Panels(tuple(m.items()), size, place))
+        place += -(-size // 16) * 16
+    return tuple(result)
+
+
+def _blocks(phase: Phase, images: int, outs: int, reds: int) -> dict[str, int]:
+    return _kernels.igemm_blocks(images * phase.rows.grid * phase.cols.grid, outs, reds * phase.rows.taps * phase.cols.taps)
+
+
+def _roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
+    """Geometry, phases, shape read and shape written of a convolution or its input gradient."""
+    assert isinstance(op, Conv | ConvBackwardInput)
+    g = op.geometry
+    if isinstance(op, Conv):
+        return g, g.forward_phases, g.input_shape, g.output_shape
+    return g, g.backward_input_phases, g.output_shape, g.input_shape
+
+
+class ImplicitGemm(CpuAlgorithm):
+    """Convolution and input gradient as a matrix product whose left side is gathered tile by tile."""
+
+    name = "igemm"
+    reason = "implicit GEMM over packed weights takes every shape"
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        g, phases, source, target = _roles(node.op)
+        _, r, s, per_group = g.weight_shape
+        outs, reds = target[3] // g.groups, source[3] // g.groups
+        element = r * s * per_group  # floats of one filter
+        forward = isinstance(node.op, Conv)
+        layouts = []
+        for phase in phases:
+            rows, cols = phase.rows, phase.cols
+            layouts.append(
+                {
+                    "groups": g.groups,
+                    "outs": outs,
+                    "tap_rows": rows.taps,
+                    "tap_cols": cols.taps,
+                    "reds": reds,
+                    "panel_width": _blocks(phase, g.batch, outs, reds)["panel_width"],
+                    "offset": (rows.index * s + cols.index) * per_group,
+                    "group_stride": g.out_channels // g.groups * element,
+                    "out_stride": element if forward else 1,
+                    "tap_row_stride": rows.index_step * s * per_group,
+                    "tap_col_stride": cols.index_step * per_group,
+                    "red_stride": 1 if forward else element,
+                }
+            )
+        with graph.at(node):
+            graph.rewire(node, 1, graph.apply(PackPanels(make_panels(layouts)), node.inputs[1]))
+        return node
+
+    def launches(self, node: Node) -> list[Launch]:
+        g, phases, source, target = _roles(node.op)
+        packed = node.inputs[1].op
+        assert isinstance(packed, PackPanels)
+        epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
+        bias, residual = epilogue_buffers(node, epilogue)
+        outs, reds = target[3] // g.groups, source[3] // g.groups
+        return [
+            conv_launch(
+                "igemm",
+                (node.inputs[0], At(node.inputs[1], 4 * panels.place), bias, residual, node.outputs[0]),
+                **patch_members(source, phase, g.groups),
+                **output_members(target, phase),
+                outs=outs,
+                **_blocks(phase, g.batch, outs, reds),
+                **epilogue_members(epilogue),
+            )
+            for phase, panels in zip(phases, packed.panels, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class PackTaps(Op):
+    """Depthwise weights w[c,r,s,1] as [tap][c]; one set for each phase, one behind the other."""
+
+    geometry: ConvGeometry
+    phases: tuple[Phase, ...]
+
+    def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
+        return (floats(sum(p.rows.taps * p.cols.taps for p in self.phases) * self.geometry.channels),)
+
+    def places(self) -> list[int]:
+        """Floats before the weights of each phase."""
+        result, place = [], 0
+        for phase in self.phases:
+            result.append(place)
+            place += phase.rows.taps * phase.cols.taps * self.geometry.channels
+        return result
+
+
+class PackTapsAlgorithm(CpuAlgorithm):
+    name = "strided_copy"
+
+    def launches(self, node: Node) -> list[Launch]:
+        from .movement import copy_launch
+
+        assert isinstance(node.op, PackTaps)
+        g = node.op.geometry
+        r, s = g.kernel
+        result = []
+        for phase, place in zip(node.op.phases, node.op.places(), strict=True):
+            rows, cols = phase.rows, phase.cols
+            result += copy_launch(
+                node.inputs[0],
+                node.outputs[0],
+                (rows.taps, cols.taps, g.channels),
+                (rows.index_step * s, cols.index_step, r * s),
+                (cols.taps * g.channels, g.channels, 1),
+                rows.index * s + cols.index,
+                place,
+            )
+        return result
+
+
+class Depthwise(CpuAlgorithm):
+    """One filter for each channel, channels as vector lanes."""
+
+    name = "depthwise"
+    reason = "one filter for each channel: channels are vector lanes"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return _roles(node.op)[0].is_depthwise
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        g, phases, _, _ = _roles(node.op)
+        with graph.at(node):
+            graph.rewire(node, 1, graph.apply(PackTaps(g, phases), node.inputs[1]))
+        return node
+
+    def launches(self, node: Node) -> list[Launch]:
+        g, phases, source, target = _roles(node.op)
+        packed = node.inputs[1].op
+        assert isinstance(packed, PackTaps)
+        epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
+        bias, residual = epilogue_buffers(node, epilogue)
+        return [
+            conv_launch(
+                "depthwise",
+                (node.inputs[0], At(node.inputs[1], 4 * place), bias, residual, node.outputs[0]),
+                **patch_members(source, phase, 1),
+                **output_members(target, phase),
+                **_kernels.depthwise_blocks(phase.rows.grid, phase.cols.grid, g.channels, phase.rows.taps * phase.cols.taps),
+                **epilogue_members(epilogue),
+            )
+            for phase, place in zip(phases, packed.places(), strict=True)
+        ]
+
+
+def gradient_members(g: ConvGeometry, groups: int) -> dict[str, int]:
+    """x and dy as the weight gradients see them."""
+    (phase,) = g.forward_phases
+    return {**patch_members(g.input_shape, phase, groups), **output_members(g.output_shape, phase)}
+
+
+class WeightGradient(CpuAlgorithm):
+    """Weight gradient: pixels are the long sum; they are split into parts that are added in a fixed order."""
+
+    name = "weight_gradient"
+    reason = "sums over pixels, split by size alone"
+
+    def _blocks(self, g: ConvGeometry) -> dict[str, int]:
+        return _kernels.weight_gradient_blocks(g.batch * g.out[0] * g.out[1], g.out_channels // g.groups, g.reduction)
+
+    def workspace(self, node: Node, device: Device) -> int:
+        parts = self._blocks(node.op.geometry)["parts"]  # type: ignore[attr-defined]
+        return parts * node.outputs[0].nbytes if parts > 1 else 0
+
+    def launches(self, node: Node) -> list[Launch]:
+        assert isinstance(node.op, ConvBackwardWeight)
+        g = node.op.geometry
+        sizes = self._blocks(g)
+        target: Buffer = At(None) if sizes["parts"] > 1 else node.outputs[0]
+        outs = g.out_channels // g.groups
+        calls = [conv_launch("weight_gradient", (*node.inputs, target), **gradient_members(g, g.groups), outs=outs, **sizes)]
+        if sizes["parts"] > 1:
+            count = node.outputs[0].spec.size
+            calls.append(conv_launch("sum_parts", (At(None), node.outputs[0]), parts=sizes["parts"], count=count))
+        return calls
+
+
+class DepthwiseWeightGradient(CpuAlgorithm):
+    """Weight gradient of a depthwise convolution."""
+
+    name = "depthwise_weight_gradient"
+    reason = "one filter for each channel: channels are vector lanes"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return node.op.geometry.is_depthwise  # type: ignore[attr-defined]
+
+    def _blocks(self, g: ConvGeometry) -> dict[str, int]:
+        return _kernels.depthwise_weight_gradient_blocks(g.batch * g.out[0], g.out[1], g.channels, g.kernel[0] * g.kernel[1])
+
+    def workspace(self, node: Node, device: Device) -> int:
+        return (self._blocks(node.op.geometry)["parts"] + 1) * node.outputs[0].nbytes  # type: ignore[attr-defined]
+
+    def launches(self, node: Node) -> list[Launch]:
+        from .movement import copy_launch
+
+        assert isinstance(node.op, ConvBackwardWeight)
+        g = node.op.geometry
+        sizes = self._blocks(g)
+        size = node.outputs[0].nbytes
+        taps = g.kernel[0] * g.kernel[1]
+        total = At(None, sizes["parts"] * size)
+        return [
+            conv_launch("depthwise_weight_gradient", (*node.inputs, At(None)), **gradient_members(g, 1), **sizes),
+            conv_launch("sum_parts", (At(None), total), parts=sizes["parts"], count=size // 4),
+            *copy_launch(total, node.outputs[0], (g.channels, taps), (1, g.channels), (taps, 1)),
+        ]
+
+
+ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
+    Conv: [Depthwise(), ImplicitGemm()],
+    ConvBackwardInput: [Depthwise(), ImplicitGemm()],
+    ConvBackwardWeight: [DepthwiseWeightGradient(), WeightGradient()],
+    PackPanels: [PackPanelsAlgorithm()],
+    PackTaps: [PackTapsAlgorithm()],
+}

@@ -1,0 +1,114 @@
+"""Matrix products on the CPU: the same kernels as convolutions, with a matrix as one row of pixels."""
+
+from __future__ import annotations
+
+from ...geometry import Phase, PhaseAxis
+from ...ops.base import Op
+from ...ops.conv import Epilogue
+from ...ops.matmul import MatMul
+from ...ops.movement import Transpose
+from . import _kernels
+from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, output_members, patch_members
+from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
+
+
+def row_of_pixels(count: int) -> Phase:
+    """One image of 1 x count pixels, one tap."""
+    return Phase(PhaseAxis(1, 1, 1, 0, 1, 0, 1, 0, 1), PhaseAxis(count, 1, 1, 0, 1, 0, 1, 0, 1))
+
+
+def _sizes(node: Node) -> tuple[int, int, int]:
+    """(m, n, k); the second operand may be packed already."""
+    assert isinstance(node.op, MatMul)
+    m, n = node.outputs[0].shape
+    return m, n, node.inputs[0].shape[0 if node.op.transpose_a else 1]
+
+
+class PackedGemm(CpuAlgorithm):
+    """The second operand packed into panels."""
+
+    name = "igemm"
+    reason = "GEMM over a packed second operand"
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        op = node.op
+        assert isinstance(op, MatMul)
+        m, n, k = _sizes(node)
+        with graph.at(node):
+            if op.transpose_a:
+                a = graph.apply(Transpose((1, 0)), node.inputs[0])
+                (y,) = graph.add(MatMul(False, op.transpose_b, op.epilogue), a, *node.inputs[1:])
+                graph.replace(node.outputs[0], y)
+                node = y.node
+            layout = {
+                "groups": 1,
+                "outs": n,
+                "tap_rows": 1,
+                "tap_cols": 1,
+                "reds": k,
+                "panel_width": _kernels.igemm_blocks(m, n, k)["panel_width"],
+                "offset": 0,
+                "group_stride": 0,
+                "out_stride": k if op.transpose_b else 1,
+                "tap_row_stride": 0,
+                "tap_col_stride": 0,
+                "red_stride": 1 if op.transpose_b else n,
+            }
+            graph.rewire(node, 1, graph.apply(PackPanels(make_panels([layout])), node.inputs[1]))
+        return node
+
+    def launches(self, node: Node) -> list[Launch]:
+        assert isinstance(node.op, MatMul)
+        m, n, k = _sizes(node)
+        epilogue: Epilogue = node.op.epilogue
+        bias, residual = epilogue_buffers(node, epilogue)
+        phase = row_of_pixels(m)
+        return [
+            conv_launch(
+                "igemm",
+                (node.inputs[0], node.inputs[1], bias, residual, node.outputs[0]),
+                **patch_members((1, 1, m, k), phase, 1),
+                **output_members((1, 1, m, n), phase),
+                outs=n,
+                **_kernels.igemm_blocks(m, n, k),
+                **epilogue_members(epilogue),
+            )
+        ]
+
+
+class OuterProducts(CpuAlgorithm):
+    """a^T b as a sum of outer products of rows: the weight gradient of a dense layer. Nothing is packed."""
+
+    name = "outer_products"
+    reason = "a^T b sums over rows: the weight gradient's kernel"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        op = node.op
+        assert isinstance(op, MatMul)
+        return op.transpose_a and not op.transpose_b and op.epilogue == Epilogue()
+
+    def _blocks(self, node: Node) -> dict[str, int]:
+        m, n, k = _sizes(node)
+        return _kernels.weight_gradient_blocks(k, m, n)
+
+    def workspace(self, node: Node, device: Device) -> int:
+        parts = self._blocks(node)["parts"]
+        return parts * node.outputs[0].nbytes if parts > 1 else 0
+
+    def launches(self, node: Node) -> list[Launch]:
+        m, n, k = _sizes(node)
+        sizes = self._blocks(node)
+        target: Buffer = At(None) if sizes["parts"] > 1 else node.outputs[0]
+        phase = row_of_pixels(k)
+        a, b = node.inputs
+        calls = [
+            conv_launch(
+                "weight_gradient", (b, a, target), **patch_members((1, 1, k, n), phase, 1), **output_members((1, 1, k, m), phase), outs=m, **sizes
+            )
+        ]
+        if sizes["parts"] > 1:
+            calls.append(conv_launch("sum_parts", (At(None), node.outputs[0]), parts=sizes["parts"], count=m * n))
+        return calls
+
+
+ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {MatMul: [OuterProducts(), PackedGemm()]}
