@@ -3,8 +3,8 @@
  * The vector runs along the channels. A tile of COLS output pixels shares its loads of x and w (depthwise_tile.h); the
  * pixels of x that it touches are found once for all channels, and those outside of x point to a line of zeros. */
 #include "conv.h"
+#include "conv_epilogue.h"
 #include "isa.h"
-#include "vec_math.h"
 
 #define COLS_1(M) M(0)
 #define COLS_2(M) COLS_1(M) M(1)
@@ -52,21 +52,47 @@ static const struct depthwise_variant *depthwise_choose(const struct depthwise_p
     return variant;
 }
 
-/* Pointers to the pixels of x that output columns b .. b+cols-1 of a grid row see, line by line. */
-static void depthwise_columns(const struct depthwise_params *p, const struct depthwise_variant *variant, const float *x,
-                              const float *zeros, int64_t row, int64_t b, int64_t cols, const float **columns) {
+/* Steps first..last-1 of `count` whose position start + i * step lies in 0..size-1. */
+static void steps_inside(int64_t start, int64_t step, int64_t count, int64_t size, int64_t *first, int64_t *last) {
+    int64_t begin = 0, end = count;
+    while (begin < end && (start + begin * step < 0 || start + begin * step >= size)) begin++;
+    while (end > begin && (start + (end - 1) * step < 0 || start + (end - 1) * step >= size)) end--;
+    *first = begin;
+    *last = end;
+}
+
+/* The pixels of x that the tiles of one grid row see. */
+struct columns {
+    const float *row;     /* of the first tap row inside of x */
+    int64_t tap_rows;     /* tap rows inside of x */
+    int64_t next_tile;    /* the column after the full tile that the pointers belong to, if it was inside of x; or -1 */
+    const float **pixels; /* lines of pointers */
+};
+
+/* Points at the pixels that output columns b .. b+cols-1 see, line by line; those outside of x at the zeros. A tile inside
+ * of x that follows one of the same kind moves all pointers by the same distance. */
+static void point_columns(const struct depthwise_params *p, const struct depthwise_variant *variant, int64_t b,
+                          int64_t cols, const float *zeros, struct columns *columns) {
     const int single = variant->taps == 1;
     const int64_t inputs = (cols - 1) * variant->stride + variant->taps;
     const int64_t lines_per_row = single ? p->tap_cols : 1, step = single ? p->col_step : 1;
-    for (int64_t r = 0; r < p->tap_rows; r++) {
-        const int64_t in_row = row * p->row_step + p->tap_row_start + r * p->tap_row_step;
-        const int inside = in_row >= 0 && in_row < p->rows;
-        for (int64_t s = 0; s < lines_per_row; s++) {
-            int64_t col = b * p->col_step + p->tap_col_start + s * p->tap_col_step;
-            for (int64_t j = 0; j < inputs; j++, col += step)
-                *columns++ = inside && col >= 0 && col < p->cols ? x + in_row * p->row_stride + col * p->col_stride : zeros;
-        }
+    const int64_t start = b * p->col_step + p->tap_col_start, reach = (p->tap_cols - 1) * p->tap_col_step;
+    const int inside = start + min_i64(0, reach) >= 0 && start + (cols - 1) * p->col_step + max_i64(0, reach) < p->cols;
+    if (inside && columns->next_tile == b && cols == DEPTHWISE_COLS) {
+        const int64_t count = columns->tap_rows * lines_per_row * inputs, distance = cols * p->col_step * p->col_stride;
+        for (int64_t i = 0; i < count; i++) columns->pixels[i] += distance;
+    } else {
+        const float **pixel = columns->pixels;
+        for (int64_t r = 0; r < columns->tap_rows; r++)
+            for (int64_t s = 0; s < lines_per_row; s++) {
+                int64_t col = start + s * p->tap_col_step;
+                for (int64_t j = 0; j < inputs; j++, col += step)
+                    *pixel++ = col >= 0 && col < p->cols
+                                   ? columns->row + r * p->tap_row_step * p->row_stride + col * p->col_stride
+                                   : zeros;
+            }
     }
+    columns->next_tile = inside && cols == DEPTHWISE_COLS ? b + cols : -1;
 }
 
 void KERNEL(depthwise)(const void *params, void *const *buffers, int64_t task, void *scratch) {
@@ -79,33 +105,38 @@ void KERNEL(depthwise)(const void *params, void *const *buffers, int64_t task, v
     const int64_t image = task / channel_blocks / row_blocks;
 
     const float *x = (const float *)buffers[0] + image * p->image_stride + channel;
-    const float *weights = (const float *)buffers[1] + channel;
     const float *bias = buffers[2] ? (const float *)buffers[2] + channel : NULL;
     const float *residual = buffers[3];
 
     float *zeros = scratch;
     const int64_t zeros_floats = conv_round(p->channel_block, CHUNK) + LINE_SLACK;
     memset(zeros, 0, (size_t)zeros_floats * sizeof(float));
-    const float **columns = (const float **)(zeros + zeros_floats);
+    struct columns columns = {.pixels = (const float **)(zeros + zeros_floats)};
 
     const struct depthwise_variant *variant = depthwise_choose(p);
-    const int64_t lines = p->tap_rows * (variant->taps == 1 ? p->tap_cols : 1);
-    const int64_t tiles = ceil_div(p->grid_cols, DEPTHWISE_COLS);
-    for (int64_t row = row_begin; row < row_end; row++)
-        for (int64_t tile = 0, col = 0; tile < tiles; tile++) {
-            const int64_t cols = tile_rows(p->grid_cols, tiles, tile);
+    for (int64_t row = row_begin; row < row_end; row++) {
+        int64_t first, last;
+        const int64_t start = row * p->row_step + p->tap_row_start;
+        steps_inside(start, p->tap_row_step, p->tap_rows, p->rows, &first, &last);
+        columns.row = x + (start + first * p->tap_row_step) * p->row_stride;
+        columns.tap_rows = last - first;
+        columns.next_tile = -1;
+        const float *weights = (const float *)buffers[1] + channel + first * p->tap_cols * p->channels;
+        const int64_t lines = columns.tap_rows * (variant->taps == 1 ? p->tap_cols : 1);
+        for (int64_t col = 0; col < p->grid_cols; col += DEPTHWISE_COLS) {
+            const int64_t cols = min_i64(DEPTHWISE_COLS, p->grid_cols - col);
             const int64_t offset = channel + p->out_offset + image * p->out_image_stride + row * p->out_row_stride +
                                    col * p->out_col_stride;
-            depthwise_columns(p, variant, x, zeros, row, col, cols, columns);
-            variant->tiles[cols](p, count, columns, lines, weights, bias, residual ? residual + offset : NULL,
+            point_columns(p, variant, col, cols, zeros, &columns);
+            variant->tiles[cols](p, count, columns.pixels, lines, weights, bias, residual ? residual + offset : NULL,
                                  (float *)buffers[4] + offset);
-            col += cols;
         }
+    }
 }
 
 /* The taps of one kernel row that dw sums over one grid row, for the vector of channels at `x` and `dy`. */
-static inline __attribute__((always_inline)) void depthwise_gradient_row(
-    const struct depthwise_weight_gradient_params *p, int64_t lanes, const float *x, const float *dy, float *parts) {
+ALWAYS_INLINE void depthwise_gradient_row(const struct depthwise_weight_gradient_params *p, int64_t lanes, const float *x,
+                                          const float *dy, float *parts) {
     for (int64_t s = 0; s < p->tap_cols; s++, parts += p->channels) {
         /* Grid columns begin..end read inside of x. */
         const int64_t start = p->tap_col_start + s * p->tap_col_step;

@@ -9,27 +9,19 @@
  * A copied patch is used by all panels of the task, so copying costs about 2 / outs of the arithmetic; in return the
  * micro-kernel knows nothing of taps, strides and borders. Sums of different reduction blocks are added in order. */
 #include "conv.h"
+#include "conv_epilogue.h"
 #include "isa.h"
-#include "vec_math.h"
 
 /* y = act(sums + bias + residual) for `rows` pixels by `count` outs. bias and residual may be NULL. */
 static void store_tile(const struct igemm_params *p, const float *sums, int64_t sums_stride, int64_t rows,
                        int64_t count, const float *bias, const float *residual, float *y, const int64_t *offsets) {
-    for (int64_t row = 0; row < rows; row++, sums += sums_stride) {
-        float *target = y + offsets[row];
-        const float *add = residual ? residual + offsets[row] : NULL;
-        int64_t o = 0;
-        for (; o + VL <= count; o += VL) {
-            vf value = vf_load(sums + o);
-            if (bias) value += vf_load(bias + o);
-            if (add) value += vf_load(add + o);
-            vf_store(target + o, activate(p->activation, p->alpha, p->beta, value));
-        }
-        if (o < count) {
-            vf value = vf_load(sums + o);
-            if (bias) value += vf_load_first(bias + o, count - o);
-            if (add) value += vf_load_first(add + o, count - o);
-            vf_store_first(target + o, activate(p->activation, p->alpha, p->beta, value), count - o);
+    const struct epilogue e = epilogue(p->activation, p->alpha, p->beta);
+    for (int64_t o = 0; o < count; o += VL, sums += VL) {
+        const vf added = bias ? vf_load_until(bias, o, count) : (vf){0};
+        for (int64_t row = 0; row < rows; row++) {
+            vf value = vf_load(sums + row * sums_stride) + added;
+            if (residual) value += vf_load_until(residual + offsets[row], o, count);
+            vf_store_until(y + offsets[row], finish(e, value), o, count);
         }
     }
 }

@@ -65,16 +65,28 @@ static struct patch_reader patch_reader(const struct patch_geometry *g, const fl
     return reader;
 }
 
-/* Both write up to VL - 1 floats past the end: lines are written in ascending order and have LINE_SLACK. */
-static inline void line_zero(float *target, int64_t count) {
-    for (int64_t i = 0; i < count; i += VL) vf_store(target + i, (vf){0});
+/* Short runs are moved four floats at a time: wide stores at odd places would mostly straddle two cache lines. */
+typedef float line_quad __attribute__((vector_size(16), aligned(4), may_alias));
+enum { LINE_QUAD = 4 };
+
+/* These write up to LINE_QUAD - 1 floats past the end: lines are written in ascending order and have LINE_SLACK. line_copy
+ * reads so many floats too much as well, unless the source ends there. */
+ALWAYS_INLINE void line_zero(float *target, int64_t count) {
+    for (int64_t i = 0; i < count; i += LINE_QUAD) *(line_quad *)(target + i) = (line_quad){0};
 }
 
-static inline void line_copy(float *target, const float *source, int64_t count, int64_t readable) {
+ALWAYS_INLINE void line_copy(float *target, const float *source, int64_t count) {
     int64_t i = 0;
     for (; i + VL <= count; i += VL) vf_store(target + i, vf_load(source + i));
-    if (i == count) return;
-    vf_store(target + i, i + VL <= readable ? vf_load(source + i) : vf_load_first(source + i, count - i));
+    for (; i < count; i += LINE_QUAD) *(line_quad *)(target + i) = *(const line_quad *)(source + i);
+}
+
+ALWAYS_INLINE void line_copy_end(float *target, const float *source, int64_t count, int64_t readable) {
+    if (conv_round(count, LINE_QUAD) <= readable) {
+        line_copy(target, source, count);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) target[i] = source[i];
 }
 
 /* A contiguous source to its chunks; the last chunk is filled up with zeros. */
@@ -101,6 +113,16 @@ ALWAYS_INLINE void patch_read(const struct patch_reader *reader, struct pixel pi
     const int64_t origin = pixel.image * g->image_stride + first_row * g->row_stride + first_col * g->col_stride;
     const int inside = first_row + reader->row_low >= 0 && first_row + reader->row_high < g->rows &&
                        first_col + reader->col_low >= 0 && first_col + reader->col_high < g->cols;
+    const int64_t last = origin + reader->row_high * g->row_stride + reader->col_high * g->col_stride + length;
+    if (!direct && inside && begin == 0 && end == reader->reds && last + LINE_QUAD <= reader->limit) {
+        const float *row = reader->x + origin;
+        for (int64_t r = 0; r < g->tap_rows; r++, row += g->tap_row_step * g->row_stride) {
+            const float *source = row;
+            for (int64_t s = 0; s < reader->runs_per_row; s++, source += g->tap_col_step * g->col_stride, target += length)
+                line_copy(target, source, length);
+        }
+        return;
+    }
     const int64_t first_run = begin / length;
     int64_t tap_row = first_run / reader->runs_per_row, tap_col = first_run % reader->runs_per_row;
     for (int64_t run_begin = first_run * length; run_begin < end; run_begin += length) {
@@ -127,7 +149,7 @@ ALWAYS_INLINE void patch_read(const struct patch_reader *reader, struct pixel pi
             if (to > high) chunks_zero(place, chunk, chunk_stride, to - high);
         } else {
             if (low > from) line_zero(target + (from - begin), low - from);
-            if (high > low) line_copy(target + (low - begin), reader->x + source, high - low, reader->limit - source);
+            if (high > low) line_copy_end(target + (low - begin), reader->x + source, high - low, reader->limit - source);
             if (to > high) line_zero(target + (high - begin), to - high);
         }
         if (++tap_col == reader->runs_per_row) {

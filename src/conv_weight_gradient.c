@@ -12,14 +12,13 @@
 #include "conv.h"
 #include "isa.h"
 
-/* The outs of a tile for the pixels of a block. Full vectors are written, the next pixel overwrites what is too much;
- * target has LINE_SLACK. */
+/* The outs of a tile for the pixels of a block, one line after the other; target has LINE_SLACK. */
 static void copy_outs(const struct weight_gradient_params *p, const float *dy, int64_t limit, int64_t pixel_begin,
                       int64_t pixels, int64_t rows, float *target) {
     struct pixel pixel = pixel_at((const struct patch_geometry *)p, pixel_begin);
     for (int64_t i = 0; i < pixels; i++, target += rows, pixel_next((const struct patch_geometry *)p, &pixel)) {
         int64_t offset = pixel.image * p->out_image_stride + pixel.row * p->out_row_stride + pixel.col * p->out_col_stride;
-        line_copy(target, dy + offset, rows, limit - offset);
+        line_copy_end(target, dy + offset, rows, limit - offset);
     }
 }
 

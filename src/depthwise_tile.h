@@ -17,45 +17,46 @@
 #define LIST(count) LIST_PASTE(count)
 #define EACH_COL(M) LIST(COLS)(M)
 
-#define ZERO(t) vf sum##t = {0};
+#define START(t) vf sum##t = bias ? LOAD(bias + c) : (vf){0};
 #define USE(t)                                                                                                         \
-    if (j >= t * STRIDE && j - t * STRIDE < TAPS) sum##t += x * LOAD(weights + (j - t * STRIDE) * channels);
+    if (j >= t * STRIDE && j - t * STRIDE < TAPS) sum##t += x * LOAD(w + (j - t * STRIDE) * channels);
+#define ADD_RESIDUAL(t) sum##t += LOAD(residual + t * col_stride + c);
 #define FINISH(t)                                                                                                      \
-    if (bias) sum##t += LOAD(bias);                                                                                    \
-    if (residual) sum##t += LOAD(residual + t * col_stride);                                                           \
-    sum##t = activate(p->activation, p->alpha, p->beta, sum##t);                                                       \
+    sum##t = finish(e, sum##t);                                                                                        \
     if (lanes == VL)                                                                                                   \
-        vf_store(y + t * col_stride, sum##t);                                                                          \
+        vf_store(y + t * col_stride + c, sum##t);                                                                      \
     else                                                                                                               \
-        vf_store_first(y + t * col_stride, sum##t, lanes);
+        vf_store_first(y + t * col_stride + c, sum##t, lanes);
 #define LOAD(source) (lanes == VL ? vf_load(source) : vf_load_first(source, lanes))
 
-static inline __attribute__((always_inline)) void NAME(depthwise_lanes, TAPS, STRIDE, COLS)(
-    const struct depthwise_params *p, int64_t lanes, const float *const *columns, int64_t lines, const float *weights,
-    const float *bias, const float *residual, float *y, int64_t c) {
-    const int64_t channels = p->channels, col_stride = p->out_col_stride;
+ALWAYS_INLINE void NAME(depthwise_lanes, TAPS, STRIDE, COLS)(
+    struct epilogue e, int64_t lanes, int64_t c, int64_t channels, const float *const *columns, int64_t lines,
+    const float *weights, const float *bias, const float *residual, float *y, int64_t col_stride) {
+    const float *w = weights + c;
     (void)col_stride;
-    EACH_COL(ZERO)
-    for (int64_t line = 0; line < lines; line++, columns += INPUTS, weights += TAPS * channels) {
+    EACH_COL(START)
+    for (int64_t line = 0; line < lines; line++, columns += INPUTS, w += TAPS * channels) {
 #pragma GCC unroll 32
         for (int64_t j = 0; j < INPUTS; j++) {
             const vf x = LOAD(columns[j] + c);
             EACH_COL(USE)
         }
     }
+    if (residual) { EACH_COL(ADD_RESIDUAL) }
     EACH_COL(FINISH)
 }
 
 static void NAME(depthwise, TAPS, STRIDE, COLS)(const struct depthwise_params *p, int64_t count,
                                                 const float *const *columns, int64_t lines, const float *weights,
                                                 const float *bias, const float *residual, float *y) {
+    const struct epilogue e = epilogue(p->activation, p->alpha, p->beta);
+    const int64_t channels = p->channels, stride = p->out_col_stride;
     int64_t c = 0;
     for (; c + VL <= count; c += VL)
-        NAME(depthwise_lanes, TAPS, STRIDE, COLS)
-        (p, VL, columns, lines, weights + c, bias ? bias + c : NULL, residual ? residual + c : NULL, y + c, c);
+        NAME(depthwise_lanes, TAPS, STRIDE, COLS)(e, VL, c, channels, columns, lines, weights, bias, residual, y, stride);
     if (c < count)
         NAME(depthwise_lanes, TAPS, STRIDE, COLS)
-        (p, count - c, columns, lines, weights + c, bias ? bias + c : NULL, residual ? residual + c : NULL, y + c, c);
+        (e, count - c, c, channels, columns, lines, weights, bias, residual, y, stride);
 }
 
 #undef INPUTS
@@ -64,8 +65,9 @@ static void NAME(depthwise, TAPS, STRIDE, COLS)(const struct depthwise_params *p
 #undef LIST_PASTE
 #undef LIST
 #undef EACH_COL
-#undef ZERO
+#undef START
 #undef USE
+#undef ADD_RESIDUAL
 #undef FINISH
 #undef LOAD
 #undef COLS
