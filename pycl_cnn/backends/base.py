@@ -7,7 +7,8 @@ all: choose an algorithm for every node and let it insert what it needs (packed 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -145,6 +146,35 @@ class Memory:
         return f"{self.peak / 2**20:.2f} MiB ({', '.join(parts)})"
 
 
+@dataclass(frozen=True)
+class Profile:
+    """What each step of a program took; printable."""
+
+    steps: tuple[StepReport, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Seconds of all steps."""
+        return sum(self.seconds)
+
+    def __str__(self) -> str:
+        rows = [("step", "where", "operation", "algorithm", "output", "us", "share", "GFLOP/s", "GB/s")]
+        for index, (step, seconds) in enumerate(zip(self.steps, self.seconds, strict=True)):
+            rates = (f"{amount / seconds / 1e9:.1f}" if seconds else "" for amount in (step.flops, step.nbytes))
+            numbers = f"{seconds * 1e6:.1f}", f"{seconds / max(self.total, 1e-12):.1%}"
+            rows.append((str(index), step.scope, step.operation, step.algorithm, "x".join(map(str, step.output)), *numbers, *rates))
+        return f"{table(rows)}\ntotal {self.total * 1e3:.3f} ms"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns, the first row as the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
+
+
 class Program:
     """A plan made ready for a device. Serves one thread at a time; clones share the weights."""
 
@@ -168,6 +198,10 @@ class Program:
         """One run on checked arrays in the order of `plan.graph.inputs`."""
         raise NotImplementedError
 
+    def _profile(self, inputs: Sequence[np.ndarray]) -> list[float]:
+        """One run; seconds of every step."""
+        raise NotImplementedError
+
     def clone(self) -> Program:
         """A program with memory of its own for runs, sharing the weights: for another thread."""
         raise NotImplementedError
@@ -177,13 +211,25 @@ class Program:
     def run(self, *arrays: Any, **named: Any) -> Any:
         """Run on the inputs in order or by name; the output, or a tuple of them. Raises ShapeError and DtypeError."""
         inputs = self._checked(arrays, named)
+        with self._exclusively():
+            outputs = self._run(inputs)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def profile(self, *arrays: Any, repeat: int = 10, **named: Any) -> Profile:
+        """Run `repeat` times on the same inputs; the least time of every step."""
+        inputs = self._checked(arrays, named)
+        with self._exclusively():
+            times = [self._profile(inputs) for _ in range(max(1, repeat))]
+        return Profile(tuple(self.steps), tuple(min(column) for column in zip(*times, strict=True)))
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
         if not self._lock.acquire(blocking=False):
             raise DeviceError("this program is running in another thread; give each thread a clone: program.clone()")
         try:
-            outputs = self._run(inputs)
+            yield
         finally:
             self._lock.release()
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _checked(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> list[np.ndarray]:
         names = list(self.input_values)
@@ -275,11 +321,7 @@ class Program:
             shape = "x".join(map(str, step.output))
             numbers = f"{step.flops / 1e6:.2f}", f"{step.nbytes / 2**20:.2f}"
             rows.append((str(index), step.scope, step.operation, step.algorithm, shape, *numbers, step.why))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.insert(1, "-" * max(map(len, lines)))
-        lines.append(f"device {self.device}; {len(self.setup_steps)} steps done once; memory {self.memory}")
-        return "\n".join(lines)
+        return f"{table(rows)}\ndevice {self.device}; {len(self.setup_steps)} steps done once; memory {self.memory}"
 
     def __repr__(self) -> str:
         return f"<Program on {self.device}: {len(self.plan.run)} steps, {self.memory}>"

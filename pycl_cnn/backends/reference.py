@@ -5,6 +5,7 @@ Slow and simple. It goes through the same passes and plan as the other backends,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -62,14 +63,23 @@ class ReferenceProgram(Program):
             values[output] = result
 
     def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return self._timed(inputs)[0]
+
+    def _profile(self, inputs: Sequence[np.ndarray]) -> list[float]:
+        return self._timed(inputs)[1]
+
+    def _timed(self, inputs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[float]]:
         values = dict(self.kept)
         for value, array in zip(self.plan.graph.inputs, inputs, strict=True):
             values[value] = array.astype(np.float64) if array.dtype == np.float32 else array
+        seconds = []
         for step in self.plan.run:
+            start = time.perf_counter()
             self._execute(step.node, values)
+            seconds.append(time.perf_counter() - start)
         for state, new in self.plan.graph.updates.items():
             self.kept[state] = self._get(new, values)
-        return [np.asarray(self._get(value, values), value.dtype, order="C") for value in self.plan.graph.outputs]
+        return [np.asarray(self._get(value, values), value.dtype, order="C") for value in self.plan.graph.outputs], seconds
 
     def clone(self) -> Program:
         twin = ReferenceProgram(self.plan, self.device)
