@@ -26,7 +26,7 @@ from .trace import Symbol, Tracer, as_input_array, emit, tracing
 Spec = tuple[tuple[int, ...], Any]
 
 
-def _begin(model: Module, mode: bool | None, with_gradients: bool) -> Tracer:
+def begin(model: Module, mode: bool | None, with_gradients: bool) -> Tracer:
     """A trace that knows the model's parameters and modules."""
     tracer = Tracer(mode, with_gradients)
     for name, parameter in model.named_tensors():
@@ -35,7 +35,7 @@ def _begin(model: Module, mode: bool | None, with_gradients: bool) -> Tracer:
     return tracer
 
 
-def _forward(tracer: Tracer, model: Module, specs: Sequence[Spec], layout: str) -> tuple[Symbol, ...]:
+def trace_forward(tracer: Tracer, model: Module, specs: Sequence[Spec], layout: str) -> tuple[Symbol, ...]:
     """Append the model applied to inputs x, x1, x2, ...; its results in the user's layout."""
     if layout not in ("NCHW", "NHWC"):
         raise ShapeError("layout", 'must be "NCHW" or "NHWC"', layout=layout)
@@ -85,9 +85,9 @@ def inference_program(
     model: Module, specs: Sequence[Spec], device: Any, layout: str = "NCHW", mode: bool | None = False, algorithms: Mapping[str, str] | None = None
 ) -> Program:
     """The model's forward pass."""
-    tracer = _begin(model, mode, with_gradients=False)
+    tracer = begin(model, mode, with_gradients=False)
     with tracing(tracer):
-        results = _forward(tracer, model, specs, layout)
+        results = trace_forward(tracer, model, specs, layout)
     tracer.graph.outputs = [y.value for y in results]
     return finish(canonical(tracer.graph), find_device(device), model.state_dict(), dict(algorithms or {}))
 
@@ -95,7 +95,7 @@ def inference_program(
 def _loss(tracer: Tracer, model: Module, loss: Module, specs: Sequence[Spec], target: Spec, layout: str) -> tuple[Symbol, Symbol]:
     """Append model and loss; the loss and the model's first result."""
     with tracing(tracer):
-        result = _forward(tracer, model, specs, layout)[0]
+        result = trace_forward(tracer, model, specs, layout)[0]
         goal = tracer.input("target", *target)
         value = loss(result, goal)
     if value.shape != ():
@@ -122,7 +122,7 @@ def training_program(
 
     `slots` are the optimizer's arrays to go on from, by state name ("optimizer.<slot>.<parameter>"); zeros where absent.
     """
-    tracer = _begin(model, None, with_gradients=True)
+    tracer = begin(model, None, with_gradients=True)
     value, result = _loss(tracer, model, loss, specs, target, layout)
     graph = tracer.graph
     graph.outputs = [value.value, result.value]
@@ -160,7 +160,7 @@ def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: s
         names: list[str] = list(trainable)
 
         def make() -> Program:
-            tracer = _begin(model, None, with_gradients=True)
+            tracer = begin(model, None, with_gradients=True)
             (specs, goal) = (arrays[0].shape, arrays[0].dtype), (arrays[1].shape, arrays[1].dtype)
             value, _ = _loss(tracer, model, loss, [specs], goal, layout)
             graph = tracer.graph

@@ -35,17 +35,22 @@ class Entry:
     source: str  # the paper
 
 
+_RESNET = "He et al., Deep residual learning for image recognition, 2016"
+_IMAGENET = (1, 3, 224, 224)
+
 REGISTRY: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         Entry("lenet5", lenet5, (1, 1, 28, 28), 61_706, "LeCun et al., Gradient-based learning applied to document recognition, 1998"),
-        Entry("alexnet", alexnet, (1, 3, 224, 224), 61_100_840, "Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014"),
-        Entry("vgg16", vgg16, (1, 3, 224, 224), 138_357_544, "Simonyan and Zisserman, Very deep convolutional networks, 2015"),
-        Entry("resnet18", resnet18, (1, 3, 224, 224), 11_689_512, "He et al., Deep residual learning for image recognition, 2016"),
-        Entry("resnet50", resnet50, (1, 3, 224, 224), 25_557_032, "He et al., Deep residual learning for image recognition, 2016"),
-        Entry("mobilenet_v2", mobilenet_v2, (1, 3, 224, 224), 3_504_872, "Sandler et al., MobileNetV2: inverted residuals and linear bottlenecks, 2018"),
-        Entry("all_cnn_c", all_cnn_c, (1, 3, 32, 32), 1_369_738, "Springenberg et al., Striving for simplicity: the all convolutional net, 2015"),
-        Entry("unet", unet, (1, 3, 256, 256), 31_037_698, "Ronneberger et al., U-Net: convolutional networks for biomedical image segmentation, 2015"),
+        Entry(
+            "alexnet", alexnet, _IMAGENET, 61_100_840, "Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014"
+        ),
+        Entry("vgg16", vgg16, _IMAGENET, 138_357_544, "Simonyan and Zisserman, Very deep convolutional networks, 2015"),
+        Entry("resnet18", resnet18, _IMAGENET, 11_689_512, _RESNET),
+        Entry("resnet50", resnet50, _IMAGENET, 25_557_032, _RESNET),
+        Entry("mobilenet_v2", mobilenet_v2, _IMAGENET, 3_504_872, "Sandler et al., Inverted residuals and linear bottlenecks, 2018"),
+        Entry("all_cnn_c", all_cnn_c, (1, 3, 32, 32), 1_369_738, "Springenberg et al., Striving for simplicity, 2015"),
+        Entry("unet", unet, (1, 3, 256, 256), 31_037_698, "Ronneberger et al., Convolutional networks for image segmentation, 2015"),
     )
 }
 

@@ -6,7 +6,10 @@ from ..nn import AdaptiveAvgPool2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d,
 
 
 class AlexNet(Sequential):
-    """[n,3,224,224] -> [n, num_classes]; other sizes from 63 up work. Parameter names as torchvision's; PyTorch's default initialisation."""
+    """[n,3,224,224] -> [n, num_classes]; other sizes from 63 up work.
+
+    Parameter names as torchvision's, initialisation PyTorch's default.
+    """
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
         super().__init__(

@@ -66,7 +66,9 @@ class MobileNetV2(Sequential):
                     channels = out
             parts.append(_conv_bn_relu(channels, last, 1))
             classifier = Sequential(Dropout(dropout), Linear(last, num_classes))
-        super().__init__({"features": Sequential(*parts), "avgpool": AdaptiveAvgPool2d((1, 1)), "flatten": Flatten(), "classifier": classifier})
+        super().__init__(
+            {"features": Sequential(*parts), "avgpool": AdaptiveAvgPool2d((1, 1)), "flatten": Flatten(), "classifier": classifier}
+        )
         kaiming_fan_out(self)
         normal_linear(self)
 

@@ -15,8 +15,10 @@ _versions = itertools.count(1)
 
 def _own(data: Any) -> np.ndarray:
     """`data` as an array that nobody else writes to: a copy, unless it is a read-only float32 array with memory of its own."""
-    if isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous and data.flags.owndata and not data.flags.writeable:
-        return data
+    if isinstance(data, np.ndarray) and data.dtype == np.float32:
+        flags = data.flags
+        if flags.c_contiguous and flags.owndata and not flags.writeable:
+            return data
     return np.array(data, np.float32, order="C")
 
 

@@ -1,0 +1,1 @@
+"""Files: what models are written to and read from."""

@@ -1,0 +1,199 @@
+"""Weights in safetensors files: named arrays behind a JSON header, no code in them (https://github.com/huggingface/safetensors).
+
+A file is written beside its destination and then takes its place, so that the old one stays whole whatever happens. Reading checks
+names, shapes and dtypes in the header before it takes any memory for arrays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FormatError
+from ..nn.module import IGNORED_SUFFIX, Module
+
+#: What `save` writes into a file's metadata.
+FORMAT, VERSION = "pycl_cnn", 1
+
+#: Suffixes of the files that torch.save writes.
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+
+#: safetensors' names of the dtypes that weights may have.
+FLOATS = ("F16", "BF16", "F32", "F64")
+
+
+def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a model's state_dict, or a mapping of names to arrays, to `path` in safetensors, as float32.
+
+    `metadata` is kept in the file beside the format's name and version (see :func:`read_metadata`). The file appears under its
+    name only when all of it is on the disk: a full disk (OSError) or a kill leaves an older file as it was.
+    Raises DtypeError or FormatError for what is no array of real numbers.
+    """
+    arrays = {name: _as_float32(name, value) for name, value in (model.state_dict() if isinstance(model, Module) else model).items()}
+    header = {**dict(metadata or {}), "format": FORMAT, "format_version": str(VERSION)}
+    if any(not isinstance(text, str) for text in header.values()):
+        raise FormatError("save: metadata must be text")
+    with replacing(path) as beside:
+        _write(arrays, beside, header)
+
+
+def _as_float32(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise FormatError(f"save: {name} must be an array of real numbers; received dtype {array.dtype}")
+    return np.asarray(array, np.float32, order="C")
+
+
+def _write(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(arrays, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"save: cannot write {path}: {error}") from error
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The name of a file to write, which takes the place of `path` in one step when it is complete and on the disk.
+
+    When the body raises, it is removed and `path` is as it was. A link is followed: the file that it names is replaced.
+    """
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name survive a power cut, where the system can say so (not on Windows)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_weights(model: Module, path: str | os.PathLike[str], strict: bool = True) -> Module:
+    """Set the model's weights to those in the file `path`; the model, for chaining.
+
+    Reads safetensors files, whoever wrote them, and where PyTorch is installed its state_dict files (.pt, .pth, .ckpt, .bin;
+    tensors only, nothing in them is executed). float16, bfloat16 and float64 become float32. PyTorch's num_batches_tracked is passed
+    over. With ``strict=False`` missing and unexpected names are passed over as well.
+
+    Raises FormatError that lists every missing, unexpected and misshapen key and every one of a wrong dtype, or says why the file
+    cannot be read; then nothing has changed. Raises FileNotFoundError.
+    """
+    if Path(path).suffix.lower() in TORCH_SUFFIXES:
+        arrays = _read_torch(path)
+        _check(model, path, {name: (array.shape, array.dtype.name) for name, array in arrays.items()}, strict)
+    else:
+        with _opened(path) as file:
+            _check_version(path, file.metadata() or {})
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            _check(model, path, {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}, strict)
+            wanted = {name for name, _ in model.named_tensors()}
+            arrays = {name: _read(path, file, name, part.get_dtype()) for name, part in slices.items() if name in wanted}
+    model.load_state_dict(arrays, strict)
+    return model
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text that `save` was given for a safetensors file, and its format. Raises FormatError, FileNotFoundError."""
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+def _check(model: Module, path: Any, given: Mapping[str, tuple[tuple[int, ...], str]], strict: bool) -> None:
+    """Raise FormatError that names everything in the file that does not fit the model."""
+    given = {name: entry for name, entry in given.items() if name.rpartition(".")[2] != IGNORED_SUFFIX}
+    problems = model.misfits({name: shape for name, (shape, _) in given.items()}, strict)
+    names = {name for name, _ in model.named_tensors()}
+    accepted = (*FLOATS, "float32")
+    foreign = {name: dtype for name, (_, dtype) in given.items() if name in names and dtype not in accepted}
+    problems += [f"dtype: {name} is {dtype}, weights must be floating-point" for name, dtype in foreign.items()]
+    if problems:
+        raise FormatError(f"load_weights: {path} does not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
+
+
+def _check_version(path: Any, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        return  # another program's weights: names and shapes decide
+    version = metadata.get("format_version", "")
+    if not version.isdigit() or int(version) > VERSION:
+        raise FormatError(f"load_weights: {path} has version {version!r} of the format; this pycl_cnn reads up to {VERSION}")
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The safetensors file, its header read and checked against the file's size. Raises FormatError, FileNotFoundError."""
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb") as file:  # for the usual errors of files that are absent or forbidden
+        start = file.read(4)
+    try:
+        opened = safe_open(path, framework="numpy")
+    except (SafetensorError, OSError, ValueError) as error:
+        hint = f"; it looks like one of PyTorch's, whose names end in {' or '.join(TORCH_SUFFIXES[:2])}" if start == b"PK\x03\x04" else ""
+        raise FormatError(f"load_weights: {path} is no complete safetensors file ({error}){hint}") from error
+    with opened as file:
+        yield file
+
+
+def _read(path: Any, file: Any, name: str, dtype: str) -> np.ndarray:
+    """One array as read-only float32, which the model takes over without a copy."""
+    array = _read_bfloat16(path, name) if dtype == "BF16" else np.asarray(file.get_tensor(name), np.float32)
+    array.flags.writeable = False
+    return array
+
+
+def _read_bfloat16(path: Any, name: str) -> np.ndarray:
+    """bfloat16 is the upper half of a float32; NumPy has no such dtype, so the bytes are found through the (checked) header."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(length))[name]
+        first, end = entry["data_offsets"]
+        file.seek(8 + length + first)
+        halves = np.frombuffer(file.read(end - first), "<u2")
+    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+
+
+def _read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The tensors of a state_dict that torch.save wrote; weights as float32."""
+    try:
+        import torch
+    except ImportError as error:
+        raise FormatError(
+            f"load_weights: reading {path} needs PyTorch, which is not installed; where it is, "
+            'safetensors.torch.save_file(state_dict, "x.safetensors") makes a file that needs nothing'
+        ) from error
+    import pickle
+
+    with open(path, "rb"):
+        pass  # the usual errors of files that are absent or forbidden
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise FormatError(f"load_weights: {path} is no PyTorch file of tensors alone ({str(error).splitlines()[0]})") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise FormatError(f"load_weights: {path} holds no state_dict: it must map names to tensors")
+    return {name: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for name, tensor in content.items()}
