@@ -496,10 +496,12 @@ def batch_norm(
     if training:
         tracer = active_tracer()
         assert tracer is not None
-        y_value, _, _, new_mean, new_var = tracer.graph.add(BatchNormTraining(eps, momentum), x, gamma, beta, mean, var)
-        for state, new in ((mean, new_mean), (var, new_var)):
+        updates = tracer.graph.updates
+        present = [updates.get(state, state) for state in (mean, var)]  # a module applied twice goes on from its own update
+        y_value, _, _, *updated = tracer.graph.add(BatchNormTraining(eps, momentum), x, gamma, beta, *present)
+        for state, new in zip((mean, var), updated, strict=True):
             if any(state is known for known in tracer.graph.states.values()):
-                tracer.graph.updates[state] = new
+                updates[state] = new
         y = Symbol(y_value)
     else:
         deviation = emit(Unary(Activation("affine", 1.0, eps)), var)

@@ -72,16 +72,27 @@ class Plan:
         return total + (self.arena_bytes if Kind.ARENA in kinds else 0)
 
 
-def protect_outputs(graph: Graph) -> None:
-    """Copy results that would otherwise be a view of an input, a state, a constant, or of each other."""
+def protect(graph: Graph) -> None:
+    """Copy what must not share its place: before algorithms are chosen, since a copy is a node like any other.
+
+    A result must not be a view of an input, a state, what is computed once, something updated in place, or another result. An
+    operation that updates in place gets a copy to write to, unless what it updates is a state that the run leaves so.
+    """
+    in_place: set[Value] = set()
+    for state, new in graph.updates.items():
+        while new is not state and new.index in new.op.aliases:  # a batch norm applied twice updates twice
+            in_place.add(new)
+            new = new.node.inputs[new.op.aliases[new.index]]
+    for node in graph.nodes():
+        for output, source in node.op.aliases.items():
+            if node.outputs[output] not in in_place:
+                with graph.at(node):
+                    graph.rewire(node, source, graph.apply(Copy(), node.inputs[source]))
     taken: set[Value] = set()
     fixed = fixed_values(graph)
     for index, value in enumerate(graph.outputs):
-        root = value
-        while isinstance(root.op, Reshape):
-            root = root.node.inputs[0]
-        in_place = root.index in root.op.aliases
-        if isinstance(root.op, Input | State | Constant) or root in taken or root.node in fixed or in_place:
+        root = _root(value)
+        if isinstance(root.op, Input | State) or root.node in fixed or root in taken or root.index in root.op.aliases:
             with graph.at(value.node):
                 graph.outputs[index] = graph.apply(Copy(), value)
         taken.add(root)
@@ -128,11 +139,9 @@ def _readers(state: Value) -> list[Node]:
 
 
 def make_plan(graph: Graph, workspace: Callable[[Node], int]) -> Plan:
-    """Order the nodes, find every value a place, lay out the arena. `workspace` gives a node's extra bytes."""
-    protect_outputs(graph)
-    graph.prune()
+    """Order the nodes of a protected graph, find every value a place, lay out the arena. `workspace` gives a node's extra bytes."""
     plan = Plan(graph)
-    fixed = fixed_values(graph) - {_root(value).node for value in graph.outputs}
+    fixed = fixed_values(graph) - {_root(value).node for value in graph.outputs}  # copies of what is computed once are made at every run
     nodes = ordered_steps(graph)
     for node in nodes:
         if not isinstance(node.op, Reshape):

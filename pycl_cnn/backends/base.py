@@ -19,7 +19,7 @@ from ..graph import Graph, Node, Value
 from ..ops.base import Op
 from ..ops.leaf import State
 from ..ops.movement import Reshape
-from ..plan import Kind, Plan, Step, make_plan
+from ..plan import Kind, Plan, Step, make_plan, protect
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Backend:
 
         `force` names an algorithm for an operation, e.g. ``{"Conv": "direct"}``. Raises UnsupportedError where no algorithm is left.
         """
+        protect(graph)
         while open_nodes := [node for node in graph.nodes() if node.inputs and node.algorithm is None and not isinstance(node.op, Reshape)]:
             for node in open_nodes:  # an algorithm may insert nodes, which need one in turn
                 self._choose(graph, node, device, force or {})
