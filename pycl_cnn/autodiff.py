@@ -19,6 +19,7 @@ def gradients(graph: Graph, loss: Value, wanted: Sequence[Value]) -> list[Value 
     """
     if loss.shape != ():
         raise ShapeError("gradients", "the loss must be a single number; reduce it first", shape=loss.shape)
+    assert graph.is_root(loss), "a graph ends at its outputs: make the loss one of them first"
     order = graph.nodes()
     sources = set(wanted)
     depends = _dependents(order, sources)
