@@ -1,0 +1,123 @@
+// Depthwise convolution (every channel its own filter): forward, phases of the input gradient, and the weight gradient.
+//
+//   y[pixel, c] = activation( sum over taps t of x[source(pixel, t), c] * weights[t][c] + bias[c] + residual[pixel, c] )
+//   dw[c][t]    = sum over images and pixels of dy[pixel, c] * x[source(pixel, t), c]
+//
+// Memory: x, y, bias, residual, taps as in conv_igemm.cl; weights [tap][channels]; parts [part][channels][tap], one part being dw.
+//
+// Forward work-item (vector of VEC channels, block of columns, image*grid_rows + row): `columns_per_item` neighbouring
+// pixels of a row, four at a time, so that a weight vector is loaded once for four pixels.
+//
+//        column b   b+1   b+2   b+3
+//       +------+------+------+------+
+//   c.. | sum0 | sum1 | sum2 | sum3 |  VEC channels each, += x[source] * weights[t]
+//       +------+------+------+------+
+#include "vectors.cl"
+#include "activation.cl"
+
+__kernel void conv_depthwise(
+    __global const float *x, const int x_offset,
+    __global const float *weights, const int weights_offset,
+    __global const float *bias, const int bias_offset,
+    __global const float *residual, const int residual_offset,
+    __global float *y, const int y_offset,
+    __global const int *taps,
+    const int grid_rows, const int grid_columns,
+    const int row_step, const int column_step,
+    const int x_rows, const int x_columns,
+    const int x_image_stride, const int x_row_stride, const int x_column_stride,
+    const int y_image_stride, const int y_row_stride, const int y_column_stride,
+    const int tap_count, const int channels, const int columns_per_item, const float alpha, const float beta)
+{
+    const int channel = get_global_id(0) * VEC;
+    const int lanes = min(channels - channel, VEC);
+    const int image = get_global_id(2) / grid_rows;
+    const int a = get_global_id(2) % grid_rows;
+    const int first = get_global_id(1) * columns_per_item;
+    const int last = min(first + columns_per_item, grid_columns);
+
+    __global const float *x_image = x + x_offset + channel + image * x_image_stride;
+    weights += weights_offset + channel;
+    const int y_row = image * y_image_stride + a * y_row_stride + channel;
+    const real bias_value = bias_offset >= 0 ? load_some(bias + bias_offset + channel, lanes) : (real)(0.0f);
+
+    for (int b = first; b < last; b += 4) {
+        const int columns = min(last - b, 4);
+        real sum0 = bias_value, sum1 = bias_value, sum2 = bias_value, sum3 = bias_value;
+        for (int t = 0; t < tap_count; ++t) {
+            const int row = a * row_step + taps[2 * t];
+            const int column = b * column_step + taps[2 * t + 1];
+            if ((uint)row >= (uint)x_rows)
+                continue;
+            const real weight = load_some(weights + t * channels, lanes);
+            __global const float *at = x_image + row * x_row_stride + column * x_column_stride;
+            const int step = column_step * x_column_stride;
+            if (columns == 4 && column >= 0 && column + 3 * column_step < x_columns) {
+                sum0 = multiply_add(load_some(at, lanes), weight, sum0);
+                sum1 = multiply_add(load_some(at + step, lanes), weight, sum1);
+                sum2 = multiply_add(load_some(at + 2 * step, lanes), weight, sum2);
+                sum3 = multiply_add(load_some(at + 3 * step, lanes), weight, sum3);
+            } else {
+#define ADD_INSIDE(m) \
+                if (m < columns && (uint)(column + m * column_step) < (uint)x_columns) \
+                    sum##m = multiply_add(load_some(at + m * step, lanes), weight, sum##m);
+                EACH(4, ADD_INSIDE)
+            }
+        }
+#define FINISH(m) \
+        if (m < columns) { \
+            const int place = y_row + (b + m) * y_column_stride; \
+            if (residual_offset >= 0) \
+                sum##m += load_some(residual + residual_offset + place, lanes); \
+            store_some(activate(sum##m, alpha, beta), y + y_offset + place, lanes); \
+        }
+        EACH(4, FINISH)
+    }
+}
+
+// Work-item (vector of channels, tap, part): the pixels of the rows [part*rows_per_part, (part+1)*rows_per_part) of the flattened
+// images x grid_rows.  The parts are added in order by reduce.cl.
+__kernel void conv_depthwise_weight_gradient(
+    __global const float *x, const int x_offset,
+    __global const float *dy, const int dy_offset,
+    __global float *parts, const int parts_offset,
+    __global const int *taps,
+    const int images, const int grid_rows, const int grid_columns,
+    const int row_step, const int column_step,
+    const int x_rows, const int x_columns,
+    const int x_image_stride, const int x_row_stride, const int x_column_stride,
+    const int dy_image_stride, const int dy_row_stride, const int dy_column_stride,
+    const int tap_count, const int channels, const int rows_per_part)
+{
+    const int channel = get_global_id(0) * VEC;
+    const int lanes = min(channels - channel, VEC);
+    const int tap = get_global_id(1);
+    const int part = get_global_id(2);
+    const int tap_row = taps[2 * tap], tap_column = taps[2 * tap + 1];
+    const int low = tap_column >= 0 ? 0 : (-tap_column + column_step - 1) / column_step;
+    const int high = min(grid_columns, tap_column >= x_columns ? 0 : (x_columns - 1 - tap_column) / column_step + 1);
+    const int x_step = column_step * x_column_stride;
+
+    x += x_offset + channel + tap_row * x_row_stride + tap_column * x_column_stride;
+    dy += dy_offset + channel;
+    real sum0 = (real)(0.0f), sum1 = (real)(0.0f);      // two chains hide the latency of the multiply-add
+    const int last_row = min((part + 1) * rows_per_part, images * grid_rows);
+    for (int row = part * rows_per_part; row < last_row; ++row) {
+        const int image = row / grid_rows, a = row % grid_rows;
+        if ((uint)(a * row_step + tap_row) >= (uint)x_rows)
+            continue;
+        __global const float *x_at = x + image * x_image_stride + a * row_step * x_row_stride;
+        __global const float *dy_at = dy + image * dy_image_stride + a * dy_row_stride;
+        int column = low;
+        for (; column + 1 < high; column += 2) {
+            sum0 = multiply_add(load_some(x_at + column * x_step, lanes), load_some(dy_at + column * dy_column_stride, lanes), sum0);
+            sum1 = multiply_add(load_some(x_at + (column + 1) * x_step, lanes), load_some(dy_at + (column + 1) * dy_column_stride, lanes), sum1);
+        }
+        if (column < high)
+            sum0 = multiply_add(load_some(x_at + column * x_step, lanes), load_some(dy_at + column * dy_column_stride, lanes), sum0);
+    }
+    float values[VEC];
+    store(sum0 + sum1, values);
+    for (int lane = 0; lane < lanes; ++lane)
+        parts[parts_offset + (part * channels + channel + lane) * tap_count + tap] = values[lane];
+}

@@ -1,0 +1,100 @@
+// Reductions of x[outer][red][inner] over red, in parts: the result is [outer][part][inner], part p covering the elements
+// [p*reds_per_part, (p+1)*reds_per_part) in a fixed order.  A second call over the parts finishes; one part is the result.
+// Means pass scale = 1/count in the last call (1 otherwise).
+//
+//   reduce_rows (inner = 1): one work-group a part and group of rows      reduce_columns: one work-item VEC*span columns
+//      x | r r r r r r |-> part 0 ... part P-1                               x | c c c c |   top to bottom
+//                                                                              | c c c c |
+// REDUCTION  0 sum, 2 max, 3 min, 4 prod (max and min keep NaN).
+#include "vectors.cl"
+#include "work_group.cl"
+#ifndef REDUCTION
+#define REDUCTION 0
+#endif
+#if REDUCTION == 0
+#define START 0.0f
+#define COMBINE(a, b) COMBINE_SUM(a, b)
+#elif REDUCTION == 2
+#define START -INFINITY
+#define COMBINE(a, b) COMBINE_MAX(a, b)
+#elif REDUCTION == 3
+#define START INFINITY
+#define COMBINE(a, b) COMBINE_MIN(a, b)
+#elif REDUCTION == 4
+#define START 1.0f
+#define COMBINE(a, b) COMBINE_PROD(a, b)
+#else
+#error "REDUCTION names no reduction of reduce.cl"
+#endif
+
+// The same on vectors: `||` of vector comparisons is lane by lane, but `?:` needs its three sides to be vectors.
+inline real combine(const real a, const real b) {
+#if REDUCTION == 2
+    return a != a ? a : a < b ? b : b != b ? b : a;
+#elif REDUCTION == 3
+    return a != a ? a : a > b ? b : b != b ? b : a;
+#else
+    return COMBINE(a, b);
+#endif
+}
+
+DEFINE_WORK_GROUP_REDUCTION(combine_group, COMBINE)
+
+// Work-group (part, block of rows): global size (parts*WORK_GROUP, blocks), local size (WORK_GROUP, 1).
+__kernel void reduce_rows(
+    __global const float *x, const int x_offset,
+    __global float *y, const int y_offset,
+    const int outer, const int reds, const int parts, const int reds_per_part, const int rows_per_group, const float scale)
+{
+    __local float scratch[WORK_GROUP];
+    const int part = get_group_id(0);
+    const int first = part * reds_per_part;
+    const int last = min(first + reds_per_part, reds);
+    const int first_row = get_group_id(1) * rows_per_group;
+    const int last_row = min(first_row + rows_per_group, outer);
+    for (int row = first_row; row < last_row; ++row) {
+        __global const float *x_row = x + x_offset + row * reds;
+        real value0 = (real)(START), value1 = (real)(START);
+        int i = first + get_local_id(0) * VEC;
+        for (; i + WORK_GROUP * VEC + VEC <= last; i += 2 * WORK_GROUP * VEC) {
+            value0 = combine(value0, load(x_row + i));
+            value1 = combine(value1, load(x_row + i + WORK_GROUP * VEC));
+        }
+        for (; i + VEC <= last; i += WORK_GROUP * VEC)
+            value0 = combine(value0, load(x_row + i));
+        if (i < last) {
+            float lanes[VEC];
+            for (int lane = 0; lane < VEC; ++lane)
+                lanes[lane] = i + lane < last ? x_row[i + lane] : START;
+            value1 = combine(value1, load(lanes));
+        }
+        const float result = combine_group(combine(value0, value1), scratch);
+        if (get_local_id(0) == 0)
+            y[y_offset + row * parts + part] = result * scale;
+    }
+}
+
+// Work-item (block of span*VEC columns, part, outer).
+__kernel void reduce_columns(
+    __global const float *x, const int x_offset,
+    __global float *y, const int y_offset,
+    const int reds, const int inner, const int parts, const int reds_per_part, const int span, const float scale)
+{
+    const int part = get_global_id(1);
+    const int first = part * reds_per_part;
+    const int last = min(first + reds_per_part, reds);
+    const int last_column = min(((int)get_global_id(0) + 1) * span * VEC, inner);
+    for (int column = get_global_id(0) * span * VEC; column < last_column; column += VEC) {
+        const int lanes = min(inner - column, VEC);
+        __global const float *at = x + x_offset + (int)get_global_id(2) * reds * inner + column;
+        real value0 = (real)(START), value1 = (real)(START);
+        int i = first;
+        for (; i + 1 < last; i += 2) {
+            value0 = combine(value0, load_some(at + i * inner, lanes));
+            value1 = combine(value1, load_some(at + (i + 1) * inner, lanes));
+        }
+        if (i < last)
+            value0 = combine(value0, load_some(at + i * inner, lanes));
+        store_some(combine(value0, value1) * scale, y + y_offset + ((int)get_global_id(2) * parts + part) * inner + column, lanes);
+    }
+}

@@ -1,0 +1,92 @@
+// Vector types and the multiply-add form, shared by every kernel of this folder (programs.py pastes this text where a
+// kernel says #include "vectors.cl").
+//
+// VEC            floats in a vector register operation; 1, 2, 4, 8 or 16 (OpenCL C has no others).  The device's native width
+//                on CPUs (16 with AVX-512, 8 with AVX2, 4 on Arm), 4 on GPUs, where float4 is the widest coalesced access.
+// MULTIPLY_ADD   1: a*b+c, which the compiler may contract; 2: fma(a,b,c); 3: mad(a,b,c).  A capability that is probed: on some
+//                runtimes fma() and mad() are slow calls, on others a*b+c is never contracted.
+#ifndef VEC
+#define VEC 4
+#endif
+#ifndef MULTIPLY_ADD
+#define MULTIPLY_ADD 1
+#endif
+
+#if MULTIPLY_ADD == 1
+#pragma OPENCL FP_CONTRACT ON
+#define multiply_add(a, b, c) ((a) * (b) + (c))
+#elif MULTIPLY_ADD == 2
+#define multiply_add(a, b, c) fma(a, b, c)
+#else
+#define multiply_add(a, b, c) mad(a, b, c)
+#endif
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+// real: VEC floats, whole: VEC ints, natural: VEC uints.  A comparison of reals gives a whole (-1 for true; 1 when VEC is 1), and
+// `condition ? a : b` chooses lane by lane in either case.
+#if VEC == 1
+typedef float real;
+typedef int whole;
+typedef uint natural;
+#define load(p) (*(p))
+#define store(v, p) (*(p) = (v))
+#define load_whole(p) (*(p))
+#define store_whole(v, p) (*(p) = (v))
+#define to_real(v) convert_float(v)
+#define to_whole(v) convert_int(v)
+#define bits_of(v) as_int(v)
+#define real_of(v) as_float(v)
+#else
+typedef JOIN(float, VEC) real;
+typedef JOIN(int, VEC) whole;
+typedef JOIN(uint, VEC) natural;
+#define load(p) JOIN(vload, VEC)(0, p)
+#define store(v, p) JOIN(vstore, VEC)(v, 0, p)
+#define load_whole(p) JOIN(vload, VEC)(0, p)
+#define store_whole(v, p) JOIN(vstore, VEC)(v, 0, p)
+#define to_real(v) JOIN(convert_float, VEC)(v)
+#define to_whole(v) JOIN(convert_int, VEC)(v)
+#define bits_of(v) JOIN(as_int, VEC)(v)
+#define real_of(v) JOIN(as_float, VEC)(v)
+#endif
+
+// The first `count` (1..VEC) floats at p.  Fewer than VEC go through private memory: nothing outside is ever read or written.
+inline real load_some(__global const float *p, const int count) {
+    if (count >= VEC)
+        return load(p);
+    float lanes[VEC];
+    for (int lane = 0; lane < VEC; ++lane)
+        lanes[lane] = lane < count ? p[lane] : 0.0f;
+    return load(lanes);
+}
+
+inline void store_some(const real value, __global float *p, const int count) {
+    if (count >= VEC) {
+        store(value, p);
+        return;
+    }
+    float lanes[VEC];
+    store(value, lanes);
+    for (int lane = 0; lane < count; ++lane)
+        p[lane] = lanes[lane];
+}
+
+// F(0) F(1) ... F(n-1): spells out a register block by name.  An array of vectors would be the natural way to write it, but
+// compilers spill such arrays to memory, which costs up to eight times the speed.
+#define EACH_1(F) F(0)
+#define EACH_2(F) EACH_1(F) F(1)
+#define EACH_3(F) EACH_2(F) F(2)
+#define EACH_4(F) EACH_3(F) F(3)
+#define EACH_5(F) EACH_4(F) F(4)
+#define EACH_6(F) EACH_5(F) F(5)
+#define EACH_7(F) EACH_6(F) F(6)
+#define EACH_8(F) EACH_7(F) F(7)
+#define EACH_9(F) EACH_8(F) F(8)
+#define EACH_10(F) EACH_9(F) F(9)
+#define EACH_11(F) EACH_10(F) F(10)
+#define EACH_12(F) EACH_11(F) F(11)
+#define EACH_13(F) EACH_12(F) F(12)
+#define EACH_14(F) EACH_13(F) F(13)
+#define EACH(n, F) JOIN(EACH_, n)(F)

@@ -1,0 +1,168 @@
+"""One OpenCL context and queue for each device, and the kernels built in it.
+
+Kernels are real files in kernels_cl/; a line `#include "name.cl"` in one of them is replaced by that file here, because an
+installed package need not be a folder that an OpenCL compiler could search.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import pathlib
+import re
+import threading
+import warnings
+from dataclasses import dataclass
+
+import numpy
+
+from ...errors import DeviceError
+from . import devices as _devices
+
+_INCLUDE = re.compile(r'^#include "(\w+)\.cl"$', re.MULTILINE)
+_ENTRY = re.compile(r"__kernel\s+void\s+(\w+)\s*\(([^)]*)\)")
+_COMMENT = re.compile(r"//[^\n]*")
+
+WORK_GROUP_ON_GPU = 128
+
+
+class KernelBuildError(DeviceError):
+    """An OpenCL compiler refused a kernel; the message names file, options, device and the first lines of its log."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel: `type` is "buffer", "int" or "float"."""
+
+    name: str
+    type: str
+
+
+def _kernel_file(stem):
+    try:
+        return importlib.resources.files("pycl_cnn.kernels_cl") / f"{stem}.cl"
+    except ModuleNotFoundError:    # a source tree that was built in place, not installed
+        return pathlib.Path(__file__).resolve().parents[3] / "kernels_cl" / f"{stem}.cl"
+
+
+def _expand(stem, seen):
+    if stem in seen:
+        return ""
+    seen.add(stem)
+    text = _kernel_file(stem).read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda include: _expand(include.group(1), seen), text)
+
+
+@functools.lru_cache(maxsize=None)
+def source_text(stem):
+    """The text of kernels_cl/<stem>.cl, every included file in its place once."""
+    return _expand(stem, set())
+
+
+@functools.lru_cache(maxsize=None)
+def signatures(stem):
+    """{kernel name: tuple of Parameter} of kernels_cl/<stem>.cl."""
+    found = {}
+    for name, parameters in _ENTRY.findall(_COMMENT.sub("", source_text(stem))):
+        found[name] = tuple(
+            Parameter(words[-1].lstrip("*"), "buffer" if "*" in parameter else words[-2])
+            for parameter in parameters.split(",")
+            for words in [parameter.split()]
+        )
+    return found
+
+
+class Context:
+    """A device opened for work: OpenCL context, in-order queue, built programs, small constant buffers.
+
+    Obtain one with `open_context`; programs of one device share it.  `device` and `capabilities` describe the device.
+    """
+
+    def __init__(self, device):
+        cl = _devices.import_pyopencl()
+        self.device = device
+        self.capabilities = _devices.capabilities(device)
+        self.cl = cl.Context([_devices.native_device(device.index)])
+        self.queue = cl.CommandQueue(self.cl)
+        self._programs = {}
+        self._zeros = None
+        self._zero_count = 0
+        self._lock = threading.Lock()
+
+    def _defines(self, stem, defines):
+        gpu = self.device.is_gpu
+        shared = {
+            "VEC": self.capabilities.vector_width,
+            "MULTIPLY_ADD": self.capabilities.multiply_add,
+            "WORK_GROUP": min(WORK_GROUP_ON_GPU, self.device.max_work_group) if gpu else 1,
+            "LOCAL_MEMORY": int(gpu),
+        }
+        text = source_text(stem)
+        used = {name: value for name, value in shared.items() if f"#ifndef {name}\n" in text}
+        unknown = [name for name in defines if f"#ifndef {name}\n" not in text]
+        if unknown:
+            raise ValueError(f"[opencl] {stem}.cl has no parameter {', '.join(unknown)}")
+        return {**used, **defines}
+
+    def define(self, stem, name, **defines):
+        """The value that -D `name` has when `stem` is built with these defines."""
+        return self._defines(stem, defines)[name]
+
+    def program(self, stem, **defines):
+        """The program of kernels_cl/<stem>.cl with these -D parameters, built once.  Raises KernelBuildError."""
+        options = tuple(f"-D{name}={value}" for name, value in sorted(self._defines(stem, defines).items()))
+        with self._lock:
+            program = self._programs.get((stem, options))
+            if program is None:
+                program = self._programs[stem, options] = self._build(stem, options)
+        return program
+
+    def _build(self, stem, options):
+        cl = _devices.import_pyopencl()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", cl.CompilerWarning)
+                return cl.Program(self.cl, source_text(stem)).build(options=["-cl-std=CL1.2", *options])
+        except cl.Error as error:
+            log = "\n".join(str(error).splitlines()[:20])
+            raise KernelBuildError(
+                f"[opencl] {stem}.cl does not build on {self.device.name} ({self.device.platform_version}) "
+                f"with {' '.join(options)}:\n{log}"
+            ) from error
+
+    def kernel(self, stem, entry, **defines):
+        """A kernel object of its own (its arguments are nobody else's) for `entry` of kernels_cl/<stem>.cl."""
+        cl = _devices.import_pyopencl()
+        return cl.Kernel(self.program(stem, **defines), entry)
+
+    def buffer(self, bytes_):
+        """An uninitialised device buffer."""
+        cl = _devices.import_pyopencl()
+        return cl.Buffer(self.cl, cl.mem_flags.READ_WRITE, max(int(bytes_), 4))
+
+    def constant(self, array):
+        """A read-only device buffer holding a copy of an array (tables of taps, layouts, weights)."""
+        cl = _devices.import_pyopencl()
+        array = numpy.ascontiguousarray(array)
+        if array.size == 0:
+            return self.buffer(4)
+        return cl.Buffer(self.cl, cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR, hostbuf=array)
+
+    def zeros(self, count):
+        """A buffer of at least `count` zero floats, shared by everyone who only reads it."""
+        with self._lock:
+            if self._zeros is None or count > self._zero_count:
+                self._zero_count = max(count, 1024)
+                self._zeros = self.constant(numpy.zeros(self._zero_count, numpy.float32))
+            return self._zeros
+
+
+@functools.lru_cache(maxsize=None)
+def _open(index):
+    return Context(_devices.devices()[index])
+
+
+def open_context(index=0):
+    """The `Context` of device `index` of `devices.devices()`.  Raises OpenCLUnavailable."""
+    _devices.native_device(index)
+    return _open(index)
