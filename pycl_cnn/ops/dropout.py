@@ -62,5 +62,5 @@ class Dropout(Op):
         return 20 * outputs[0].size
 
     def permuted(self, permutation: tuple[int, ...], inputs: Sequence[Value]) -> tuple[Op, tuple[int, ...]] | None:
-        # Elements are numbered as they are stored, so only the random draw differs; passes run before gradients are taken.
+        # Elements are numbered as they are stored, so only the random draw differs; settle_layout knows when that is allowed.
         return self, permutation

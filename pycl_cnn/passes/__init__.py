@@ -17,7 +17,7 @@ from .states import relay_states
 def canonical(graph: Graph) -> Graph:
     """Channels last throughout, parameters stored as they are used. Before gradients are taken."""
     relay_states(graph)
-    settle_layout(graph)
+    settle_layout(graph, redraw=True)
     fold_flatten(graph)
     relay_states(graph)
     graph.prune()
@@ -27,7 +27,7 @@ def canonical(graph: Graph) -> Graph:
 def optimised(graph: Graph) -> Graph:
     """Fold and fuse. After gradients are taken, before a backend lowers the graph."""
     graph.prune()
-    settle_layout(graph)
+    settle_layout(graph, redraw=False)
     fold_affine(graph)
     fuse_epilogue(graph)
     fuse_activation(graph)

@@ -11,13 +11,18 @@ import math
 
 from ..graph import Graph, Node, Value
 from ..ops.base import Op
+from ..ops.dropout import Dropout
 from ..ops.movement import Copy, Reshape, Transpose
 from ..ops.matmul import MatMul
 from ..ops.pointwise import Binary, align
 
 
-def settle_layout(graph: Graph) -> None:
-    """Sink, merge and drop transposes and reshapes."""
+def settle_layout(graph: Graph, redraw: bool) -> None:
+    """Sink, merge and drop transposes and reshapes.
+
+    A dropout numbers its elements as they are stored, so that a transpose moved behind it changes the draw. That is allowed
+    (`redraw`) only before gradients are taken: afterwards a dropout and its gradient must go on drawing the same.
+    """
     for node in graph.nodes():
         if not node.inputs or not any(output.users or graph.is_root(output) for output in node.outputs):
             continue
@@ -26,7 +31,7 @@ def settle_layout(graph: Graph) -> None:
             _simplify_transpose(graph, node, op)
         elif isinstance(op, Reshape):
             _simplify_reshape(graph, node, op)
-        else:
+        elif redraw or not isinstance(op, Dropout):
             _sink(graph, node)
 
 
