@@ -156,7 +156,8 @@ def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: s
         arrays = [np.asarray(as_input_array(array, "value_and_grad"), order="C") for array in (x, target)]
         trainable = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         where = find_device(device)
-        key = ("value_and_grad", id(loss), where, layout, trainable, tuple((a.shape, a.dtype.str) for a in arrays), _modes(model), _modes(loss))
+        shapes = tuple((array.shape, array.dtype.str) for array in arrays)
+        key = ("value_and_grad", loss, where, layout, trainable, shapes, model.fingerprint(), loss.fingerprint())
         names: list[str] = list(trainable)
 
         def make() -> Program:
@@ -168,12 +169,12 @@ def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: s
             canonical(graph)
             wanted = _trainable(tracer)
             found = dict(zip(wanted, gradients(graph, graph.outputs[0], list(wanted.values())), strict=True))
-            shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+            whole = {name: parameter.shape for name, parameter in model.named_parameters()}
             for name in names:
                 gradient = found.get(name)
                 if gradient is None:
-                    zero = graph.apply(Reshape((1,) * len(shapes[name])), graph.constant(np.zeros((), np.float32)))
-                    gradient = graph.apply(Expand(shapes[name]), zero)
+                    zero = graph.apply(Reshape((1,) * len(whole[name])), graph.constant(np.zeros((), np.float32)))
+                    gradient = graph.apply(Expand(whole[name]), zero)
                 else:
                     for move in wanted[name].op.inverse():  # type: ignore[attr-defined]
                         gradient = graph.apply(move, gradient)
@@ -190,10 +191,6 @@ def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: s
 # ---- calling a model on arrays -------------------------------------------------------------------------------------------
 
 _caches: weakref.WeakKeyDictionary[Module, ProgramCache] = weakref.WeakKeyDictionary()
-
-
-def _modes(model: Module) -> tuple[bool, ...]:
-    return tuple(module._training for module in model.modules())
 
 
 def _run_cached(model: Module, key: Any, make: Callable[[], Program], arrays: Sequence[np.ndarray]) -> Any:
@@ -223,5 +220,5 @@ def run_module(model: Module, inputs: Sequence[Any], device: Any, layout: str) -
     where = find_device(device)
     arrays = [np.asarray(as_input_array(array, type(model).__name__), order="C") for array in inputs]
     specs = [(array.shape, array.dtype) for array in arrays]
-    key = ("forward", where, layout, tuple((shape, dtype.str) for shape, dtype in specs), _modes(model))
+    key = ("forward", where, layout, tuple((shape, dtype.str) for shape, dtype in specs), model.fingerprint())
     return _run_cached(model, key, lambda: inference_program(model, specs, where, layout, None), arrays)

@@ -6,6 +6,7 @@ Parameters, buffers and submodules are simply attributes; they are found in the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from .parameter import Buffer, Parameter
 #: PyTorch keeps a batch counter beside the running statistics; it means nothing here, so that reading it is no error.
 IGNORED_SUFFIX = "num_batches_tracked"
 
+_versions = count(1)
+
 
 class Module:
     """A layer or a model: parameters, submodules, and `forward`, which says what it computes.
@@ -26,6 +29,16 @@ class Module:
     """
 
     _training = True
+    _version = 0  # grows with every attribute that is set or deleted, so that programs made before are not used after
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name != "_training" and active_tracer() is None:
+            object.__setattr__(self, "_version", next(_versions))
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        object.__setattr__(self, "_version", next(_versions))
 
     def forward(self, *inputs: Any) -> Any:
         """What the module computes, written with pycl_cnn.functional, operators and submodules."""
@@ -109,6 +122,10 @@ class Module:
         return self
 
     # ---- mode and state -------------------------------------------------------------------------------------------------
+
+    def fingerprint(self) -> tuple[tuple[int, bool], ...]:
+        """Equal as long as this module and those below it keep their attributes and modes."""
+        return tuple((module._version, module._training) for module in self.modules())
 
     def train(self, mode: bool = True) -> Module:
         """Training behaviour of dropout and batch norm for this module and all below it."""

@@ -12,7 +12,7 @@ class _Pool(Module):
     """Keeps its arguments and shows them."""
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{key}={value}" for key, value in vars(self).items() if value not in (None, False))
+        return ", ".join(f"{key}={value}" for key, value in vars(self).items() if value not in (None, False) and not key.startswith("_"))
 
 
 class _MaxPool(_Pool):
