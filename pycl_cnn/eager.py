@@ -16,7 +16,7 @@ from .device import device as find_device
 from .graph import Graph
 from .nn.parameter import Parameter
 from .passes import canonical, optimised
-from .trace import Symbol, Tracer, as_input_array, tracing
+from .trace import Tracer, as_input_array, tracing
 
 
 class ProgramCache:
@@ -56,25 +56,31 @@ def finish(graph: Graph, device: Device, states: dict[str, np.ndarray], force: d
     return backend(device.backend).compile(optimised(graph), device, states, force)
 
 
+#: Arguments that hold arrays; all others are attributes, numbers known when the plan is made.
+ARRAYS = frozenset({"input", "other", "exponent", "weight", "bias", "target", "running_mean", "running_var"})
+
+
 def run_operation(function: Callable[..., Any], bound: inspect.BoundArguments, device: Any) -> Any:
     """Run `function`, written for symbols, on the arrays among its arguments."""
     where = find_device(device)
     name = function.__name__
     arrays: list[np.ndarray] = []
 
-    def split(value: Any) -> Any:
-        """Replace arrays by (their number, shape, dtype); everything else stays and becomes part of the key."""
-        if isinstance(value, Parameter):
-            value = value.data
-        if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__dlpack__") or (hasattr(value, "__array__") and not isinstance(value, Symbol)):
-            array = np.asarray(as_input_array(value, name), order="C")
-            arrays.append(array)
-            return _Slot(len(arrays) - 1, array.shape, array.dtype.str)
-        if isinstance(value, list | tuple):
-            return tuple(split(item) for item in value)
-        return value
+    def slot(value: Any) -> Any:
+        """An array's place (its number, shape, dtype); None and Python's numbers become part of the key."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        arrays.append(np.asarray(as_input_array(value.data if isinstance(value, Parameter) else value, name), order="C"))
+        return _Slot(len(arrays) - 1, arrays[-1].shape, arrays[-1].dtype.str)
 
-    arguments = {key: split(value) for key, value in bound.arguments.items()}
+    def split(key: str, value: Any) -> Any:
+        if key in ARRAYS:
+            return slot(value)
+        if key == "tensors":
+            return tuple(slot(item) for item in value)
+        return _attribute(value)
+
+    arguments = {key: split(key, value) for key, value in bound.arguments.items()}
     if not arrays:
         raise TypeError(f"{name}: at least one argument must be an array; received {', '.join(type(v).__name__ for v in bound.arguments.values())}")
     key = (function, where, tuple((k, _hashable(v)) for k, v in arguments.items()))
@@ -99,6 +105,13 @@ def run_operation(function: Callable[..., Any], bound: inspect.BoundArguments, d
         return program.run(*arrays, *extra)
 
     return _cache.run(key, make, call)
+
+
+def _attribute(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, sequences as tuples."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return tuple(_attribute(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 class _Slot(tuple):
