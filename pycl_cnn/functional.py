@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import ShapeError
-from .geometry import AxisRule, ConvGeometry, PoolAxis, PoolGeometry, non_negative, pool_out, positive, resolve_padding
+from .geometry import AxisRule, ConvGeometry, Pair, PoolAxis, PoolGeometry, non_negative, pool_out, positive, resolve_padding
 from .graph import Value
 from .ops.batch_norm import BatchNormTraining
 from .ops.conv import Conv, ConvBackwardInput, Epilogue
@@ -247,15 +247,15 @@ def matmul(input: Any, other: Any) -> Any:
 # ---- pooling ------------------------------------------------------------------------------------------------------------
 
 
-def _pool_sizes(name: str, x: Value, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> list[tuple[int, int, int, int, int, int]]:
-    """Per axis: size, windows, kernel, stride, padding before, dilation."""
+def _pool_sizes(name: str, x: Value, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> list[tuple[int, int, int, int, Pair, int]]:
+    """Per axis: size, windows, kernel, stride, padding, dilation."""
     kernel = positive(name, "kernel_size", kernel_size, 2)
     step = positive(name, "stride", kernel if stride is None else stride, 2)
     dil = positive(name, "dilation", dilation, 2)
     size = x.shape[1:3]
     pads = resolve_padding(name, padding, size, kernel, step, dil)
     return [
-        (n, pool_out(name, n, k, s, p, d, ceil_mode), k, s, p[0], d)  # type: ignore[arg-type]
+        (n, pool_out(name, n, k, s, p, d, ceil_mode), k, s, p, d)  # type: ignore[arg-type]
         for n, k, s, p, d in zip(size, kernel, step, pads, dil, strict=True)
     ]
 
@@ -269,7 +269,8 @@ def _max_pool(x: Value, rows: PoolAxis, cols: PoolAxis, return_indices: bool) ->
 
 def _max_pool_nd(name: str, input: Any, sizes: tuple, ceil_mode: bool, return_indices: bool, layout: str, rank: int) -> Any:
     x = _image(name, input, layout, rank)
-    rows, cols = (PoolAxis(*axis) for axis in _pool_sizes(name, x, *sizes, ceil_mode))
+    axes = _pool_sizes(name, x, *sizes, ceil_mode)
+    rows, cols = (PoolAxis(n, out, k, s, before, d) for n, out, k, s, (before, _), d in axes)
     y, *indices = _max_pool(x, rows, cols, return_indices)
     result = _result(y, layout, rank)
     return (result, _result(indices[0], layout, rank)) if return_indices else result
@@ -322,7 +323,7 @@ def _avg_pool_nd(name: str, input: Any, sizes: tuple, ceil_mode: bool, count_pad
     kernel_size, stride, padding = sizes
     axes = _pool_sizes(name, x, kernel_size, stride, padding, 1, ceil_mode)
     kind = "average" if divisor is None else "sum"
-    rows, cols = (AxisRule(kind, n, out, k, s, before, before, count_pad) for n, out, k, s, before, _ in axes)  # type: ignore[arg-type]
+    rows, cols = (AxisRule(kind, n, out, k, s, before, after, count_pad) for n, out, k, s, (before, after), _ in axes)  # type: ignore[arg-type]
     y = emit(Resample(rows, cols), x)
     if divisor is not None:
         if divisor == 0:
@@ -369,7 +370,7 @@ def _lp_pool_nd(name: str, input: Any, norm_type: float, sizes: tuple, ceil_mode
         raise ShapeError(name, "norm_type must be a positive number", norm_type=norm_type)
     x = _image(name, input, layout, rank)
     axes = _pool_sizes(name, x, *sizes, 0, 1, ceil_mode)
-    rows, cols = (AxisRule("sum", n, out, k, s) for n, out, k, s, _, _ in axes)
+    rows, cols = (AxisRule("full", n, out, k, s) for n, out, k, s, _, _ in axes)
     powers = emit(Unary(Activation("square") if norm_type == 2 else Activation("pow", float(norm_type))), x)
     total = emit(Resample(rows, cols), powers.value)
     return _result(emit(Unary(Activation("signed_root", 1.0 / norm_type)), total.value), layout, rank)
@@ -377,9 +378,10 @@ def _lp_pool_nd(name: str, input: Any, norm_type: float, sizes: tuple, ceil_mode
 
 @operation
 def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False, *, layout: str = "NCHW") -> Any:
-    """``(sum x**p)**(1/p)`` over each window of [n,c,h,w], p = `norm_type`; windows that stick out sum what is inside.
+    """``(sum x**p)**(1/p)`` over each window of [n,c,h,w], p = `norm_type`.
 
-    As in PyTorch odd p keep the sign of the elements. The gradient where the sum is 0 is 0. Raises ShapeError.
+    As in PyTorch a window that sticks out (`ceil_mode`) counts the mean inside it for every element outside, and odd p keep the
+    sign of the elements; a negative sum has a negative root. The gradient where the sum is 0 is 0. Raises ShapeError.
     """
     return _lp_pool_nd("lp_pool2d", input, norm_type, (kernel_size, stride), ceil_mode, layout, 4)
 
@@ -587,9 +589,12 @@ def softplus(input: Any) -> Any:
 
 
 @operation
-def clamp(input: Any, min: float, max: float) -> Any:
-    """``min(max(x, lower), upper)``. The gradient is 1 strictly between the bounds and 0 elsewhere."""
-    return emit(Unary(Activation("clip", float(min), float(max))), floating(as_symbol(input, "clamp"), "clamp"))
+def clamp(input: Any, min: float | None = None, max: float | None = None) -> Any:
+    """``min(max(x, lower), upper)``; None leaves a side open. The gradient is 1 strictly between the bounds and 0 elsewhere."""
+    if min is None and max is None:
+        raise ShapeError("clamp", "at least one of min and max must be given")
+    low, high = -math.inf if min is None else float(min), math.inf if max is None else float(max)
+    return emit(Unary(Activation("clip", low, high)), floating(as_symbol(input, "clamp"), "clamp"))
 
 
 def _axis(name: str, dim: Any, rank: int) -> int:
@@ -751,12 +756,15 @@ def flip(input: Any, dims: Any) -> Any:
 
 
 @operation
-def pad(input: Any, pad: Any, value: float = 0.0) -> Any:
-    """Constant padding; `pad` holds (before, after) pairs from the last axis backwards (as in PyTorch); negative pairs crop.
+def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
+    """Padding with `value` (0); `pad` holds (before, after) pairs from the last axis backwards (as in PyTorch); negative ones crop.
 
     Raises ShapeError.
     """
     x = as_symbol(input, "pad")
+    if mode != "constant":
+        raise ShapeError("pad", 'mode must be "constant"', mode=mode)
+    value = 0.0 if value is None else value
     amounts = [int(n) for n in pad]
     if len(amounts) % 2 or len(amounts) > 2 * x.ndim:
         raise ShapeError("pad", "pairs (before, after) must be given for at most the input's axes", pad=tuple(pad), input=x.shape)
@@ -799,7 +807,7 @@ def getitem(input: Any, index: Any) -> Any:
                 if picked.step < 0 and len(picked) > 1:
                     flips.append(axis)
             shape.append(len(picked))
-        elif isinstance(item, int | np.integer):
+        elif isinstance(item, int | np.integer) and not isinstance(item, bool):
             if not -size <= item < size:
                 raise ShapeError("getitem", "the index must lie inside the axis", input=x.shape, index=index)
             starts.append(int(item) % size), stops.append(int(item) % size + 1), steps.append(1)
@@ -822,7 +830,7 @@ def _reduction(name: str, loss: Symbol, reduction: str) -> Symbol:
 
 
 @operation
-def cross_entropy(input: Any, target: Any, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> Any:
+def cross_entropy(input: Any, target: Any, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> Any:
     """Cross entropy of logits [n,c] or [n,c,h,w] with labels [n] or [n,h,w], or with probabilities of the logits' shape.
 
     "mean" divides by the number of labels that are not `ignore_index`. Raises ShapeError.
@@ -867,7 +875,7 @@ def _difference(name: str, input: Any, target: Any) -> tuple[Value, Value]:
 
 
 @operation
-def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
+def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """Mean of the squared differences."""
     x, t = _difference("mse_loss", input, target)
     square_of = emit(Unary(Activation("square")), emit(Binary("sub"), x, t).value)
@@ -875,7 +883,7 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
 
 
 @operation
-def binary_cross_entropy_with_logits(input: Any, target: Any, reduction: str = "mean") -> Any:
+def binary_cross_entropy_with_logits(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """``softplus(x) - x * t``: the cross entropy of sigmoid(x) with targets between 0 and 1, without overflow."""
     name = "binary_cross_entropy_with_logits"
     x, t = _difference(name, input, target)

@@ -332,15 +332,16 @@ def pool_out(operation: str, size: int, kernel: int, stride: int, padding: Pair,
     return out
 
 
-AxisKind = Literal["average", "sum", "adaptive", "nearest", "linear", "linear_corners"]
+AxisKind = Literal["average", "sum", "full", "adaptive", "nearest", "linear", "linear_corners"]
 
 
 @dataclass(frozen=True)
 class AxisRule:
     """A linear map along one axis, a sparse matrix of `out` rows and `size` columns named by its rule.
 
-    * ``average``, ``sum``: windows of `kernel` elements every `stride`, the first starting at ``-before``. ``average`` divides
-      by the window's length clipped to the input, or, with `count_pad`, to the padded input (PyTorch's count_include_pad).
+    * ``average``, ``sum``, ``full``: windows of `kernel` elements every `stride`, the first starting at ``-before``. ``average``
+      divides by the window's length clipped to the input, or, with `count_pad`, to the padded input (PyTorch's
+      count_include_pad); ``full`` is `kernel` times the average of what is inside.
     * ``adaptive``: averages over floor(i*n/out) .. ceil((i+1)*n/out).
     * ``nearest``: source floor(i*scale), ``linear``: half-pixel centres, ``linear_corners``: end points aligned (PyTorch's
       interpolate with mode nearest, bilinear, bilinear and align_corners=True).
@@ -371,12 +372,12 @@ class AxisRule:
         if self.kind == "adaptive":
             first, end = i * self.size // self.out, -(-(i + 1) * self.size // self.out)
             return [(j, 1.0 / (end - first)) for j in range(first, end)]
-        if self.kind in ("average", "sum"):
+        if self.kind in ("average", "sum", "full"):
             first = i * self.stride - self.before
             end = first + self.kernel
             inside = range(max(first, 0), min(end, self.size))
             count = min(end, self.size + self.after) - first if self.count_pad else len(inside)
-            weight = 1.0 if self.kind == "sum" else 1.0 / count if count else 0.0
+            weight = 1.0 if self.kind == "sum" else (self.kernel if self.kind == "full" else 1.0) / max(count, 1)
             return [(j, weight) for j in inside]
         scale = self.scale or self.size / self.out
         if self.kind == "nearest":

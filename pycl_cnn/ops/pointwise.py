@@ -291,11 +291,16 @@ class Binary(Op):
             mask_a = graph.apply(Binary("add"), graph.apply(Binary("gt"), first, second), half)
             mask_b = graph.apply(Unary(Activation("affine", -1.0, 1.0)), mask_a)
             da, db = times(dy, mask_a), times(dy, mask_b)
-        else:  # pow
+        else:  # pow; as in PyTorch 0 for the base where the exponent is 0, and for the exponent where the base is 0
             y = node.outputs[0]
-            lower = graph.apply(Binary("pow"), a, graph.apply(Unary(Activation("affine", 1.0, -1.0)), b))
+
+            def or_one(x: Value) -> Value:
+                zero = graph.apply(Binary("eq"), x, graph.constant(np.zeros((), np.float32)))
+                return graph.apply(Binary("add"), x, zero)
+
+            lower = graph.apply(Binary("pow"), a, graph.apply(Unary(Activation("affine", 1.0, -1.0)), or_one(b)))
             da = times(dy, times(b, lower))
-            db = times(dy, times(y, graph.apply(Unary(Activation("log")), a)))
+            db = times(dy, times(y, graph.apply(Unary(Activation("log")), or_one(a))))
         return [sum_to(graph, da, a.shape), sum_to(graph, db, b.shape)]
 
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
