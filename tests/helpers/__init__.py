@@ -1,0 +1,1 @@
+"""What the tests share: tolerances, graphs made and evaluated by hand, and the catalogue of operations."""
