@@ -1,0 +1,46 @@
+"""The OpenCL backend: kernels of kernels_cl/ on every device that an OpenCL driver offers. Only OpenCL C 1.2 is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from ...errors import DeviceError
+from ...ops.base import Op
+from ...plan import Plan
+from ..base import Algorithm, Backend, Device, Program
+
+
+class OpenClBackend(Backend):
+    """See the module's docstring."""
+
+    name = "opencl"
+
+    @cached_property
+    def algorithms(self) -> dict[type[Op], list[Algorithm]]:  # type: ignore[override]
+        from . import conv, matmul, movement, pointwise, reduce
+
+        families = (conv, matmul, movement, pointwise, reduce)
+        return {op: list(table) for family in families for op, table in family.ALGORITHMS.items()}
+
+    def devices(self) -> Sequence[Device]:
+        """Raises DeviceError where pyopencl or the driver loader cannot be used."""
+        from .devices import OpenCLUnavailable, devices
+
+        try:
+            found = devices()
+        except OpenCLUnavailable as problem:
+            raise DeviceError(str(problem)) from problem
+        return [
+            Device("opencl", d.index, d.name, "gpu" if d.is_gpu else "cpu", f"{d.platform} {d.platform_version}", d.driver_version, d.global_memory)
+            for d in found
+        ]
+
+    def link(self, plan: Plan, device: Device) -> Program:
+        from .call import device_context
+        from .program import OpenClProgram
+
+        return OpenClProgram(plan, device, device_context(device))
+
+
+BACKEND = OpenClBackend()

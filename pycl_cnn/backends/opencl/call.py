@@ -1,0 +1,62 @@
+"""A kernel call as the algorithms describe it, before buffers exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...graph import Graph, Node, Value
+from ..base import Algorithm, Device
+from .programs import Context, open_context
+
+
+@dataclass(frozen=True)
+class At:
+    """A place `offset` floats into a value or, without a value, into the step's workspace."""
+
+    value: Value | None
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small array that a kernel reads: offsets of taps, windows, strides."""
+
+    array: np.ndarray
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """At least `count` zeros, what lies outside an image."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """Kernel `entry` of kernels_cl/<stem>.cl with its arguments by name, its -D parameters and launch sizes."""
+
+    stem: str
+    entry: str
+    global_size: Sequence[int]
+    local_size: Sequence[int]
+    arguments: Mapping[str, Any]
+    defines: Mapping[str, int] = field(default_factory=dict)
+
+
+class OpenClAlgorithm(Algorithm):
+    """An algorithm of the OpenCL backend: a node becomes kernel calls."""
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        raise NotImplementedError
+
+
+def device_context(device: Device) -> Context:
+    """The context of a device; opened once."""
+    return open_context(device.index)
+
+
+__all__ = ["At", "Call", "Context", "Device", "Graph", "Node", "OpenClAlgorithm", "Table", "Value", "Zeros", "device_context"]

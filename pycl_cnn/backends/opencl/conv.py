@@ -1,0 +1,432 @@
+"""Convolutions and their gradients with OpenCL. See kernels_cl/conv_igemm.cl, conv_depthwise.cl, conv_weight_gradient.cl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...geometry import ConvGeometry, Phase
+from ...ops.base import Op, Spec, floats
+from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Table, Value, Zeros, device_context
+from .reduce import reduce_call
+from .sizes import blocks, clamp, stream, vector
+
+
+def tap_offsets(phase: Phase) -> np.ndarray:
+    """int32 (row, column) of every tap of a phase, in the order in which weights are packed."""
+    rows = [phase.rows.start + t * phase.rows.tap_step for t in range(phase.rows.taps)]
+    cols = [phase.cols.start + t * phase.cols.tap_step for t in range(phase.cols.taps)]
+    return np.array([(row, col) for row in rows for col in cols] or [(0, 0)], np.int32)
+
+
+def tap_numbers(phase: Phase, kernel_cols: int) -> np.ndarray:
+    """int32 r * S + s of every tap of a phase."""
+    rows = [phase.rows.index + t * phase.rows.index_step for t in range(phase.rows.taps)]
+    cols = [phase.cols.index + t * phase.cols.index_step for t in range(phase.cols.taps)]
+    return np.array([r * kernel_cols + s for r in rows for s in cols] or [0], np.int32)
+
+
+def tap_count(phase: Phase) -> int:
+    return phase.rows.taps * phase.cols.taps
+
+
+def source_arguments(shape: Sequence[int], phase: Phase) -> dict[str, Any]:
+    """How the output pixels of `phase` see images of `shape` [n, rows, cols, channels]."""
+    _, rows, cols, channels = shape
+    return {
+        "taps": Table(tap_offsets(phase)),
+        "tap_count": tap_count(phase),
+        "grid_rows": phase.rows.grid,
+        "grid_columns": phase.cols.grid,
+        "row_step": phase.rows.step,
+        "column_step": phase.cols.step,
+        "x_rows": rows,
+        "x_columns": cols,
+        "x_image_stride": rows * cols * channels,
+        "x_row_stride": cols * channels,
+        "x_column_stride": channels,
+    }
+
+
+def target_offset(shape: Sequence[int], phase: Phase) -> int:
+    """Floats before the first output pixel of `phase` in images of `shape`."""
+    return (phase.rows.out_offset * shape[2] + phase.cols.out_offset) * shape[3]
+
+
+def target_strides(shape: Sequence[int], phase: Phase, name: str) -> dict[str, int]:
+    _, rows, cols, channels = shape
+    return {
+        f"{name}_image_stride": rows * cols * channels,
+        f"{name}_row_stride": phase.rows.out_step * cols * channels,
+        f"{name}_column_stride": phase.cols.out_step * channels,
+    }
+
+
+def epilogue_arguments(node: Node, epilogue: Epilogue, offset: int = 0) -> dict[str, Any]:
+    """Bias, residual and activation; the residual is read where y is written."""
+    extra = list(node.inputs[2:])
+    bias = extra.pop(0) if epilogue.bias else None
+    residual = At(extra.pop(0), offset) if epilogue.residual else None
+    f = epilogue.activation
+    return {"bias": bias, "residual": residual, "alpha": f.alpha if f else 0.0, "beta": f.beta if f else 0.0}
+
+
+def activation_number(epilogue: Epilogue) -> int:
+    return epilogue.activation.number if epilogue.activation else 0
+
+
+# ---- packing ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Panels:
+    """How the weights of one phase are packed: arguments of kernels_cl/pack.cl, and where the panels go."""
+
+    groups: int
+    outs: int
+    reds: int
+    width: int
+    taps: tuple[int, ...]
+    group_stride: int
+    out_stride: int
+    tap_stride: int
+    red_stride: int
+    place: int = 0  # floats before it in the packed array
+
+    @property
+    def size(self) -> int:
+        """Floats of the panels."""
+        return self.groups * blocks(self.outs, self.width) * len(self.taps) * self.reds * self.width
+
+
+@dataclass(frozen=True)
+class PackPanels(Op):
+    """Weights (or a matrix) rearranged into the panels that conv_igemm streams; one set for each phase."""
+
+    panels: tuple[Panels, ...]
+
+    def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
+        return (floats(max(p.place + p.size for p in self.panels)),)
+
+
+class Pack(OpenClAlgorithm):
+    name = "pack"
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        assert isinstance(node.op, PackPanels)
+        calls = []
+        for p in node.op.panels:
+            if not p.size:
+                continue
+            items, span = stream(context, p.reds * p.width)
+            arguments = {
+                "source": node.inputs[0],
+                "panels": At(node.outputs[0], p.place),
+                "tap_index": Table(np.array(p.taps, np.int32)),
+                "group_stride": p.group_stride,
+                "out_stride": p.out_stride,
+                "tap_stride": p.tap_stride,
+                "red_stride": p.red_stride,
+                "tap_count": len(p.taps),
+                "reds": p.reds,
+                "outs": p.outs,
+                "width": p.width,
+                "span": span,
+            }
+            calls.append(Call("pack", "pack", (items, len(p.taps), p.groups * blocks(p.outs, p.width)), (1, 1, 1), arguments))
+        return calls
+
+
+def lay_out(panels: Sequence[Panels]) -> PackPanels:
+    """The panels one behind the other."""
+    from dataclasses import replace
+
+    placed, place = [], 0
+    for p in panels:
+        placed.append(replace(p, place=place))
+        place += p.size
+    return PackPanels(tuple(placed))
+
+
+# ---- implicit GEMM ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The register block of conv_igemm: `rows` pixels by `vectors` vectors of `width` outputs."""
+
+    rows: int
+    vectors: int
+    width: int
+
+    @property
+    def panel(self) -> int:
+        return self.vectors * self.width
+
+
+def choose_tile(context: Context, pixels: int, outs: int) -> Tile:
+    """As large as the registers allow, not wider than the outputs nor taller than the pixels."""
+    width = vector(context, "conv_igemm")
+    while width > 4 and outs <= width // 2:
+        width //= 2
+    vectors = 2 if outs > width else 1
+    most = (12 if width >= 16 else 6) if not context.device.is_gpu else 4
+    if vectors == 1:
+        most = min(14, most * 2) if not context.device.is_gpu else 4
+    return Tile(clamp(pixels, 1, most), vectors, width)
+
+
+def igemm_call(
+    context: Context,
+    node: Node,
+    source: Sequence[int],
+    target: Sequence[int],
+    phase: Phase,
+    panels: Panels,
+    tile: Tile,
+    epilogue: Epilogue,
+) -> Call:
+    """The implicit GEMM of one phase: inputs of `node` are x and the packed weights."""
+    pixel_blocks = blocks(source[0] * phase.rows.grid * phase.cols.grid, tile.rows)
+    panel_count = blocks(panels.outs, tile.panel) * panels.groups
+    # Enough work-items for every core to have several, by sizes alone; a panel stays in the cache for the blocks of an item.
+    per_item = 1 if context.device.is_gpu else clamp(pixel_blocks * panel_count // 64, 1, 16)
+    offset = target_offset(target, phase)
+    arguments = {
+        "x": node.inputs[0],
+        "panels": At(node.inputs[1], panels.place),
+        "y": At(node.outputs[0], offset),
+        "zeros": Zeros(panels.reds),
+        "images": source[0],
+        **source_arguments(source, phase),
+        **target_strides(target, phase, "y"),
+        "reds": panels.reds,
+        "outs": panels.outs,
+        "blocks_per_item": per_item,
+        **epilogue_arguments(node, epilogue, offset),
+    }
+    defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation_number(epilogue)}
+    size = (blocks(pixel_blocks, per_item), blocks(panels.outs, tile.panel), panels.groups)
+    return Call("conv_igemm", "conv_igemm", size, (1, 1, 1), arguments, defines)
+
+
+def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
+    """Geometry, phases, shape read and shape written of a convolution or its input gradient."""
+    assert isinstance(op, Conv | ConvBackwardInput)
+    g = op.geometry
+    if isinstance(op, Conv):
+        return g, g.forward_phases, g.input_shape, g.output_shape
+    return g, g.backward_input_phases, g.output_shape, g.input_shape
+
+
+class ImplicitGemm(OpenClAlgorithm):
+    """Convolution and input gradient as a matrix product whose left side is read through taps."""
+
+    name = "igemm"
+    reason = "implicit GEMM over packed weights takes every shape"
+
+    def _tile(self, context: Context, node: Node) -> Tile:
+        g, phases, source, target = roles(node.op)
+        pixels = max(source[0] * p.rows.grid * p.cols.grid for p in phases)
+        return choose_tile(context, pixels, target[3] // g.groups)
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        g, phases, source, target = roles(node.op)
+        _, r, s, per_group = g.weight_shape
+        element = r * s * per_group
+        forward = isinstance(node.op, Conv)
+        panels = [
+            Panels(
+                groups=g.groups,
+                outs=target[3] // g.groups,
+                reds=source[3] // g.groups,
+                width=self._tile(device_context(device), node).panel,
+                taps=tuple(int(n) for n in tap_numbers(phase, s)[: tap_count(phase)]),
+                group_stride=g.out_channels // g.groups * element,
+                out_stride=element if forward else 1,
+                tap_stride=per_group,
+                red_stride=1 if forward else element,
+            )
+            for phase in phases
+        ]
+        with graph.at(node):
+            graph.rewire(node, 1, graph.apply(lay_out(panels), node.inputs[1]))
+        return node
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        _, phases, source, target = roles(node.op)
+        packed = node.inputs[1].op
+        assert isinstance(packed, PackPanels)
+        epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
+        tile = self._tile(context, node)
+        return [
+            igemm_call(context, node, source, target, phase, panels, tile, epilogue)
+            for phase, panels in zip(phases, packed.panels, strict=True)
+        ]
+
+
+# ---- depthwise ------------------------------------------------------------------------------------------------------------
+
+
+class Depthwise(OpenClAlgorithm):
+    """One filter for each channel, channels as vector lanes."""
+
+    name = "depthwise"
+    reason = "one filter for each channel: channels are vector lanes"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return roles(node.op)[0].is_depthwise
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        g, phases, _, _ = roles(node.op)
+        taps = g.kernel[0] * g.kernel[1]
+        panels = [
+            Panels(1, g.channels, 1, g.channels, tuple(int(n) for n in tap_numbers(p, g.kernel[1])[: tap_count(p)]), 0, taps, 1, 0) for p in phases
+        ]
+        with graph.at(node):
+            graph.rewire(node, 1, graph.apply(lay_out(panels), node.inputs[1]))
+        return node
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        g, phases, source, target = roles(node.op)
+        packed = node.inputs[1].op
+        assert isinstance(packed, PackPanels)
+        epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
+        width = vector(context, "conv_depthwise")
+        calls = []
+        for phase, panels in zip(phases, packed.panels, strict=True):
+            columns = 4 if context.device.is_gpu else clamp(phase.cols.grid, 4, 64)
+            offset = target_offset(target, phase)
+            arguments = {
+                "x": node.inputs[0],
+                "weights": At(node.inputs[1], panels.place),
+                "y": At(node.outputs[0], offset),
+                **source_arguments(source, phase),
+                **target_strides(target, phase, "y"),
+                "channels": g.channels,
+                "columns_per_item": columns,
+                **epilogue_arguments(node, epilogue, offset),
+            }
+            size = (blocks(g.channels, width), blocks(phase.cols.grid, columns), source[0] * phase.rows.grid)
+            calls.append(Call("conv_depthwise", "conv_depthwise", size, (1, 1, 1), arguments, {"ACTIVATION": activation_number(epilogue)}))
+        return calls
+
+
+# ---- weight gradients -----------------------------------------------------------------------------------------------------
+
+
+def gradient_width(context: Context, reds: int) -> tuple[int, int]:
+    """(vector width, vectors) of a block of channels in conv_weight_gradient: not wider than the channels."""
+    width = vector(context, "conv_weight_gradient")
+    while width > reds:
+        width //= 2
+    return width, 2 if 2 * width <= reds else 1
+
+
+def gradient_parts(pixels: int, tasks: int) -> int:
+    """Shares of the pixels, so that there are about 64 work-items and every share is long."""
+    return clamp(min(64 // max(1, tasks), pixels // 256), 1, 64)
+
+
+def weight_gradient_calls(
+    context: Context, x: Value, dy: Value, dw: Value, source: Sequence[int], target: Sequence[int], phase: Phase, groups: int
+) -> list[Call]:
+    """dw[k, taps, c/groups] from x and dy seen as images of `source` and `target`; parts lie in the workspace."""
+    reds, outs = source[3] // groups, target[3] // groups
+    width, vectors = gradient_width(context, reds)
+    rows = min(outs, 12 if width >= 16 else 6)
+    pixels = source[0] * phase.rows.grid * phase.cols.grid
+    taps = tap_count(phase)
+    size = (taps * blocks(reds, width * vectors), groups * blocks(outs, rows))
+    parts = weight_gradient_parts(source, target, phase, groups)
+    arguments = {
+        "x": x,
+        "dy": dy,
+        "parts": dw if parts == 1 else At(None),
+        "images": source[0],
+        **source_arguments(source, phase),
+        **target_strides(target, phase, "dy"),
+        "reds": reds,
+        "outs": outs,
+        "groups": groups,
+        "pixels_per_part": blocks(pixels, parts),
+    }
+    defines = {"VEC": width, "NV": vectors, "MO": rows}
+    calls = [Call("conv_weight_gradient", "conv_weight_gradient", (*size, parts), (1, 1, 1), arguments, defines)]
+    if parts > 1:
+        calls.append(reduce_call(context, At(None), dw, 1, parts, dw.spec.size, 1, "sum", 1.0))
+    return calls
+
+
+def weight_gradient_parts(source: Sequence[int], target: Sequence[int], phase: Phase, groups: int) -> int:
+    """Shares of the pixels, by sizes alone."""
+    tasks = tap_count(phase) * groups * blocks(source[3] // groups, 16) * blocks(target[3] // groups, 6)
+    return gradient_parts(source[0] * phase.rows.grid * phase.cols.grid, tasks)
+
+
+class WeightGradient(OpenClAlgorithm):
+    """Weight gradient: pixels are the long sum; they are split into parts that are added in a fixed order."""
+
+    name = "weight_gradient"
+    reason = "sums over pixels, split by size alone"
+
+    def workspace(self, node: Node, device: Device) -> int:
+        g = node.op.geometry  # type: ignore[attr-defined]
+        parts = weight_gradient_parts(g.input_shape, g.output_shape, g.forward_phases[0], g.groups)
+        return parts * node.outputs[0].nbytes if parts > 1 else 0
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        assert isinstance(node.op, ConvBackwardWeight)
+        g = node.op.geometry
+        return weight_gradient_calls(context, *node.inputs, node.outputs[0], g.input_shape, g.output_shape, g.forward_phases[0], g.groups)
+
+
+class DepthwiseWeightGradient(OpenClAlgorithm):
+    """Weight gradient of a depthwise convolution."""
+
+    name = "depthwise_weight_gradient"
+    reason = "one filter for each channel: channels are vector lanes"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return node.op.geometry.is_depthwise  # type: ignore[attr-defined]
+
+    def _parts(self, g: ConvGeometry) -> int:
+        return clamp(min(64 // max(1, blocks(g.channels, 16) * g.kernel[0] * g.kernel[1]), g.batch * g.out[0]), 1, 64)
+
+    def workspace(self, node: Node, device: Device) -> int:
+        parts = self._parts(node.op.geometry)  # type: ignore[attr-defined]
+        return parts * node.outputs[0].nbytes if parts > 1 else 0
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        assert isinstance(node.op, ConvBackwardWeight)
+        g = node.op.geometry
+        (phase,) = g.forward_phases
+        parts = self._parts(g)
+        dw = node.outputs[0]
+        arguments = {
+            "x": node.inputs[0],
+            "dy": node.inputs[1],
+            "parts": dw if parts == 1 else At(None),
+            "images": g.batch,
+            **source_arguments(g.input_shape, phase),
+            **target_strides(g.output_shape, phase, "dy"),
+            "channels": g.channels,
+            "rows_per_part": blocks(g.batch * g.out[0], parts),
+        }
+        size = (blocks(g.channels, vector(context, "conv_depthwise")), tap_count(phase), parts)
+        calls = [Call("conv_depthwise", "conv_depthwise_weight_gradient", size, (1, 1, 1), arguments, {"ACTIVATION": 0})]
+        if parts > 1:
+            calls.append(reduce_call(context, At(None), dw, 1, parts, dw.spec.size, 1, "sum", 1.0))
+        return calls
+
+
+ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {
+    Conv: [Depthwise(), ImplicitGemm()],
+    ConvBackwardInput: [Depthwise(), ImplicitGemm()],
+    ConvBackwardWeight: [DepthwiseWeightGradient(), WeightGradient()],
+    PackPanels: [Pack()],
+}

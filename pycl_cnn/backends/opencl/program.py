@@ -1,0 +1,146 @@
+"""Programs of the OpenCL backend: a plan as retained kernels with bound arguments, enqueued in order without waiting.
+
+Arrays that are kept between runs have a buffer each, which clones share; what lives within a run lies in the arena, one
+buffer; inputs are copied to the device at the start of a run, results back at its end, and nothing else crosses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...ops.leaf import Constant
+from ...plan import Kind, Plan, Step, Storage
+from ..base import Device, Program
+from .call import At, Call, OpenClAlgorithm, Table, Zeros
+from .devices import import_pyopencl
+from .launch import Launch
+from .programs import Context
+
+KEPT = (Kind.STATE, Kind.CONSTANT, Kind.SETUP)
+
+
+class OpenClProgram(Program):
+    """See the module's docstring."""
+
+    def __init__(self, plan: Plan, device: Device, context: Context, shared: OpenClProgram | None = None) -> None:
+        super().__init__(plan, device)
+        self.context = context
+        self.cl = import_pyopencl()
+        self.kept: dict[Storage, Any] = shared.kept if shared else {}
+        self.own: dict[Storage, Any] = {}
+        for storage in plan.storages:
+            if storage.kind in KEPT and shared is None:
+                self.kept[storage] = context.buffer(storage.nbytes)
+            elif storage.kind in (Kind.INPUT, Kind.OUTPUT):
+                self.own[storage] = context.buffer(storage.nbytes)
+        if shared is None:
+            for value, storage in plan.places.items():
+                if isinstance(value.op, Constant) and storage.kind is Kind.CONSTANT:
+                    self._upload(self.kept[storage], value.op.array)
+        self.arena = context.buffer(plan.arena_bytes)
+        self.launches, self.launch_steps = self._make_launches(plan.run, {**self.kept, **self.own}, self.arena)
+        self.input_buffers = [self.own[plan.places[value]] for value in plan.graph.inputs]
+
+    def _upload(self, buffer: Any, array: np.ndarray, blocking: bool = True) -> None:
+        if array.nbytes:
+            self.cl.enqueue_copy(self.context.queue, buffer, np.asarray(array, order="C"), is_blocking=blocking)
+
+    def _make_launches(self, steps: Sequence[Step], buffers: Mapping[Storage, Any], arena: Any) -> tuple[list[Launch], list[int]]:
+        """The kernels of `steps` with their arguments, and for each the number of its step."""
+        launches, owners = [], []
+        for number, step in enumerate(steps):
+            algorithm = step.node.algorithm
+            assert isinstance(algorithm, OpenClAlgorithm)
+            for call in algorithm.calls(step.node, self.context):
+                if 0 in call.global_size:
+                    continue
+                arguments = {name: self._argument(value, step, buffers, arena) for name, value in call.arguments.items()}
+                launches.append(self._launch(call, arguments))
+                owners.append(number)
+        return launches, owners
+
+    def _launch(self, call: Call, arguments: dict[str, Any]) -> Launch:
+        return Launch(self.context, call.stem, call.entry, call.global_size, call.local_size, dict(call.defines), **arguments)
+
+    def _argument(self, value: Any, step: Step, buffers: Mapping[Storage, Any], arena: Any) -> Any:
+        """Values as (buffer, offset in elements), tables as buffers, numbers as they are."""
+        if isinstance(value, Table):
+            return self.context.constant(value.array)
+        if isinstance(value, Zeros):
+            return self.context.zeros(value.count)
+        if value is None or isinstance(value, int | float | np.number):
+            return value
+        place = value if isinstance(value, At) else At(value)
+        storage = step.workspace if place.value is None else self.plan.places[place.value]
+        assert storage is not None
+        if storage in buffers:
+            return (buffers[storage], place.offset)
+        return (arena, storage.offset // 4 + place.offset)
+
+    # ---- the contract of Program ---------------------------------------------------------------------------------------
+
+    def _store_states(self, stored: Mapping[str, np.ndarray]) -> None:
+        plan = self.plan
+        temporary: dict[Storage, Any] = {}
+        for name, array in stored.items():
+            storage = plan.places[plan.graph.states[name]]
+            if storage.kind is not Kind.STATE:
+                temporary[storage] = self.context.buffer(storage.nbytes)
+            self._upload(self.kept[storage] if storage.kind is Kind.STATE else temporary[storage], array)
+        if not plan.setup:
+            return
+        for value, storage in plan.places.items():
+            if isinstance(value.op, Constant) and storage.kind is Kind.SCRATCH:
+                temporary[storage] = self.context.buffer(storage.nbytes)
+                self._upload(temporary[storage], value.op.array)
+        launches, _ = self._make_launches(plan.setup, {**self.kept, **temporary}, self.context.buffer(plan.setup_bytes))
+        for launch in launches:
+            launch.enqueue()
+        self.context.queue.finish()
+
+    def _read_states(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        result = {}
+        for name in names:
+            value = self.plan.graph.states[name]
+            result[name] = np.empty(value.shape, value.dtype)
+            self._download(result[name], self.kept[self.plan.places[value]])
+        return result
+
+    def _download(self, array: np.ndarray, buffer: Any, blocking: bool = True) -> None:
+        if array.nbytes:
+            self.cl.enqueue_copy(self.context.queue, array, buffer, is_blocking=blocking)
+
+    def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        for buffer, array in zip(self.input_buffers, inputs, strict=True):
+            self._upload(buffer, array, blocking=False)
+        for launch in self.launches:
+            launch.enqueue()
+        return self._results()
+
+    def _results(self) -> list[np.ndarray]:
+        outputs = []
+        for value in self.plan.graph.outputs:
+            outputs.append(np.empty(value.shape, value.dtype))
+            self._download(outputs[-1], self.own[self.plan.places[value]], blocking=False)
+        self.context.queue.finish()
+        return outputs
+
+    def _profile(self, inputs: Sequence[np.ndarray]) -> list[float]:
+        """Host time around each kernel, waiting for it: comparable on every driver."""
+        import time
+
+        for buffer, array in zip(self.input_buffers, inputs, strict=True):
+            self._upload(buffer, array)
+        self.context.queue.finish()
+        seconds = [0.0] * len(self.plan.run)
+        for number, launch in zip(self.launch_steps, self.launches, strict=True):
+            start = time.perf_counter()
+            launch.enqueue().wait()
+            seconds[number] += time.perf_counter() - start
+        return seconds
+
+    def clone(self) -> Program:
+        return OpenClProgram(self.plan, self.device, self.context, shared=self)
