@@ -46,6 +46,25 @@ ALWAYS_INLINE struct moments combine_moments(struct moments old, struct moments 
     return (struct moments){old.mean + delta * share, old.squares + (new.squares + delta * delta * (count * share))};
 }
 
+/* `added` rows (BUNDLE or 1) of `lanes` channels join the moments of the `count` rows before. */
+ALWAYS_INLINE void add_rows(const float *x, int64_t stride, const float *origin_x, int64_t added, int64_t lanes,
+                            float count, float share, float *mean, float *squares) {
+    const vf origin = vf_load_lanes(origin_x, lanes);
+    struct moments new = {vf_set1(0.0f), vf_set1(0.0f)};
+    if (added == BUNDLE) {
+        vf row[BUNDLE], square[BUNDLE];
+        for (int i = 0; i < BUNDLE; i++) row[i] = vf_load_lanes(x + i * stride, lanes) - origin;
+        new.mean = add_bundle(row) * (1.0f / BUNDLE);
+        for (int i = 0; i < BUNDLE; i++) square[i] = (row[i] - new.mean) * (row[i] - new.mean);
+        new.squares = add_bundle(square);
+    } else {
+        new.mean = vf_load_lanes(x, lanes) - origin;
+    }
+    struct moments moments = combine_moments((struct moments){vf_load(mean), vf_load(squares)}, new, count, share);
+    vf_store(mean, moments.mean);
+    vf_store(squares, moments.squares);
+}
+
 void KERNEL(batch_norm_statistics)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct batch_norm_params *p = params;
@@ -57,24 +76,13 @@ void KERNEL(batch_norm_statistics)(const void *params, void *const *buffers, int
     while (r < block.end) {
         const int64_t added = block.end - r >= BUNDLE ? BUNDLE : 1;
         const float count = (float)(r - block.begin), share = (float)added / (count + (float)added);
-        for (int64_t k = 0; k < block.channels; k += VL) {
-            const float *column = x + r * p->c + k;
-            const vf origin = vf_load_until(x, k, block.channels);
-            struct moments old = {vf_load(mean + k), vf_load(squares + k)}, new;
-            if (added == BUNDLE) {
-                vf row[BUNDLE], square[BUNDLE];
-                for (int i = 0; i < BUNDLE; i++) row[i] = vf_load_until(column + i * p->c, 0, block.channels - k) - origin;
-                new.mean = add_bundle(row) * (1.0f / BUNDLE);
-                for (int i = 0; i < BUNDLE; i++) square[i] = (row[i] - new.mean) * (row[i] - new.mean);
-                new.squares = add_bundle(square);
-            } else {
-                new.mean = vf_load_until(column, 0, block.channels - k) - origin;
-                new.squares = vf_set1(0.0f);
-            }
-            struct moments moments = combine_moments(old, new, count, share);
-            vf_store(mean + k, moments.mean);
-            vf_store(squares + k, moments.squares);
-        }
+        const float *rows = x + r * p->c;
+        int64_t k = 0;
+        if (added == BUNDLE)
+            for (; k + VL <= block.channels; k += VL)
+                add_rows(rows + k, p->c, x + k, BUNDLE, VL, count, share, mean + k, squares + k);
+        for (; k < block.channels; k += VL)
+            add_rows(rows + k, p->c, x + k, added, min_i64(VL, block.channels - k), count, share, mean + k, squares + k);
         r += added;
     }
     memcpy(partial, mean, (size_t)block.channels * sizeof(float));
@@ -160,19 +168,35 @@ void KERNEL(batch_norm_normalise)(const void *params, void *const *buffers, int6
 
 /* ---- backward ------------------------------------------------------------------------------------------------- */
 
-/* dz of a bundle of rows: dy itself, or dy times the activation's derivative in `room` [BUNDLE][BATCH_NORM_CHANNELS]. */
+/* dz of a bundle of rows: dy itself, or dy times the activation's derivative in `room`, where rows lie `channels`
+ * apart. */
 static const float *activation_gradient(const struct batch_norm_params *p, const float *x, const float *dy,
                                         const struct normaliser *n, int64_t rows, int64_t channels, float *room,
                                         int64_t *stride) {
     *stride = p->c;
     if (p->activation == ACTIVATION_NONE) return dy;
-    *stride = BATCH_NORM_CHANNELS;
-    normalise_rows(x, p->c, n, rows, channels, room, BATCH_NORM_CHANNELS);
-    for (int64_t r = 0; r < rows; r++) {
-        float *z = room + r * BATCH_NORM_CHANNELS;
-        unary_gradient_run(p->activation, p->alpha, p->beta, dy + r * p->c, z, z, channels);
+    *stride = channels;
+    normalise_rows(x, p->c, n, rows, channels, room, channels);
+    const int64_t runs = channels == p->c ? 1 : rows, run = channels == p->c ? rows * channels : channels;
+    for (int64_t r = 0; r < runs; r++) {
+        float *z = room + r * channels;
+        unary_gradient_run(p->activation, p->alpha, p->beta, dy + r * p->c, z, z, run);
     }
     return room;
+}
+
+/* Adds dz and dz * xhat of some rows (at most BUNDLE) of `lanes` channels to their sums. */
+ALWAYS_INLINE void add_gradients(const float *x, int64_t x_stride, const float *dz, int64_t dz_stride, const float *mean,
+                                 const float *rstd, int64_t rows, int64_t lanes, float *sum_dz, float *sum_product) {
+    const vf center = vf_load_lanes(mean, lanes), scale = vf_load_lanes(rstd, lanes);
+    vf gradient[BUNDLE], product[BUNDLE];
+    for (int i = 0; i < BUNDLE; i++) gradient[i] = product[i] = vf_set1(0.0f);
+    for (int64_t i = 0; i < rows; i++) {
+        gradient[i] = vf_load_lanes(dz + i * dz_stride, lanes);
+        product[i] = gradient[i] * (vf_load_lanes(x + i * x_stride, lanes) - center);
+    }
+    vf_store(sum_dz, vf_load(sum_dz) + add_bundle(gradient));
+    vf_store(sum_product, vf_load(sum_product) + add_bundle(product) * scale);
 }
 
 /* Bundles whose sums are added before they join the total. */
@@ -196,19 +220,14 @@ void KERNEL(batch_norm_backward_partial)(const void *params, void *const *buffer
         int64_t stride;
         const float *dz = activation_gradient(p, x, (const float *)buffers[1] + r * p->c + b.channel, &normaliser, rows,
                                               b.channels, room, &stride);
-        for (int64_t k = 0; k < b.channels; k += VL) {
-            const vf mean = vf_load_until(normaliser.mean, k, b.channels);
-            const vf rstd = vf_load_until(normaliser.rstd, k, b.channels);
-            vf gradient[BUNDLE], product[BUNDLE];
-            for (int64_t i = 0; i < BUNDLE; i++) {
-                gradient[i] = product[i] = vf_set1(0.0f);
-                if (i >= rows) continue;
-                gradient[i] = vf_load_until(dz + i * stride, k, b.channels);
-                product[i] = gradient[i] * ((vf_load_until(x + i * p->c, k, b.channels) - mean) * rstd);
-            }
-            vf_store(block[0] + k, vf_load(block[0] + k) + add_bundle(gradient));
-            vf_store(block[1] + k, vf_load(block[1] + k) + add_bundle(product));
-        }
+        int64_t c = 0;
+        if (rows == BUNDLE)
+            for (; c + VL <= b.channels; c += VL)
+                add_gradients(x + c, p->c, dz + c, stride, normaliser.mean + c, normaliser.rstd + c, BUNDLE, VL,
+                              block[0] + c, block[1] + c);
+        for (; c < b.channels; c += VL)
+            add_gradients(x + c, p->c, dz + c, stride, normaliser.mean + c, normaliser.rstd + c, rows,
+                          min_i64(VL, b.channels - c), block[0] + c, block[1] + c);
         if (++bundles % BUNDLES_IN_BLOCK != 0 && r + BUNDLE < b.end) continue;
         for (int sum = 0; sum < 2; sum++)
             for (int64_t k = 0; k < b.channels; k += VL) {
@@ -236,6 +255,20 @@ void KERNEL(batch_norm_backward_finalize)(const void *params, void *const *buffe
     }
 }
 
+/* dx of some rows, `lanes` channels from k on. */
+ALWAYS_INLINE void input_gradient(const float *x, const float *dz, float *dx, int64_t stride, int64_t dz_stride,
+                                  const struct normaliser *n, const float *dgamma, const float *dbeta, float share,
+                                  int64_t rows, int64_t k, int64_t lanes) {
+    const vf mean = vf_load_lanes(n->mean + k, lanes), scale = normaliser_scale(n, k, k + lanes);
+    const vf offset = vf_load_lanes(dbeta + k, lanes) * share;
+    const vf slope = vf_load_lanes(dgamma + k, lanes) * share * vf_load_lanes(n->rstd + k, lanes);
+    for (int64_t r = 0; r < rows; r++) {
+        vf deviation = vf_load_lanes(x + r * stride + k, lanes) - mean;
+        vf gradient = vf_load_lanes(dz + r * dz_stride + k, lanes);
+        vf_store_lanes(dx + r * stride + k, (gradient - offset - deviation * slope) * scale, lanes);
+    }
+}
+
 void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct batch_norm_params *p = params;
@@ -255,18 +288,11 @@ void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers,
             int64_t stride;
             const float *dz = activation_gradient(p, x, (const float *)buffers[1] + place, &normaliser, rows, channels,
                                                   room, &stride);
-            for (int64_t k = 0; k < channels; k += VL) {
-                const vf mean = vf_load_until(normaliser.mean, k, channels);
-                const vf rstd = vf_load_until(normaliser.rstd, k, channels);
-                const vf scale = normaliser_scale(&normaliser, k, channels);
-                const vf offset = vf_load_until(dbeta, k, channels) * share;
-                const vf slope = vf_load_until(dgamma, k, channels) * share * rstd;
-                for (int64_t i = 0; i < rows; i++) {
-                    vf deviation = vf_load_until(x + i * p->c, k, channels) - mean;
-                    vf gradient = vf_load_until(dz + i * stride, k, channels);
-                    vf_store_until(dx + i * p->c, (gradient - offset - deviation * slope) * scale, k, channels);
-                }
-            }
+            int64_t k = 0;
+            for (; k + VL <= channels; k += VL)
+                input_gradient(x, dz, dx, p->c, stride, &normaliser, dgamma, dbeta, share, rows, k, VL);
+            if (k < channels)
+                input_gradient(x, dz, dx, p->c, stride, &normaliser, dgamma, dbeta, share, rows, k, channels - k);
         }
     }
 }

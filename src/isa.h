@@ -72,7 +72,8 @@ static inline vf vf_load_first(const float *source, int64_t count) {
     return (vf)_mm256_maskload_ps(source, (__m256i)vi_first_lanes(count));
 #else
     vf value = {0};
-    memcpy(&value, source, (size_t)count * sizeof(float));
+    for (int lane = 0; lane < VL; lane++)
+        if (lane < count) value[lane] = source[lane];
     return value;
 #endif
 }
@@ -83,7 +84,8 @@ static inline void vf_store_first(float *target, vf value, int64_t count) {
 #elif defined(__AVX2__)
     _mm256_maskstore_ps(target, (__m256i)vi_first_lanes(count), (__m256)value);
 #else
-    memcpy(target, &value, (size_t)count * sizeof(float));
+    for (int lane = 0; lane < VL; lane++)
+        if (lane < count) target[lane] = value[lane];
 #endif
 }
 

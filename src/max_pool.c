@@ -29,7 +29,7 @@ ALWAYS_INLINE void max_pool_channels(const float *x, int64_t w, int64_t c, struc
             const float *pixel = x + (i * w + j) * c;
             const vi place = vi_set1((int32_t)(i * w + j));
             for (int v = 0; v < vectors; v++) {
-                vf value = lanes == VL ? vf_load(pixel + v * VL) : vf_load_first(pixel + v * VL, lanes);
+                vf value = vf_load_lanes(pixel + v * VL, lanes);
                 if (indices) {
                     vi wins = (value > largest[v]) | (value != value);
                     largest[v] = vf_select(wins, value, largest[v]);
@@ -40,13 +40,8 @@ ALWAYS_INLINE void max_pool_channels(const float *x, int64_t w, int64_t c, struc
             }
         }
     for (int v = 0; v < vectors; v++) {
-        if (lanes == VL) {
-            vf_store(y + v * VL, largest[v]);
-            if (indices) vi_store(indices + v * VL, index[v]);
-        } else {
-            vf_store_first(y + v * VL, largest[v], lanes);
-            if (indices) vf_store_first((float *)indices + v * VL, (vf)index[v], lanes);
-        }
+        vf_store_lanes(y + v * VL, largest[v], lanes);
+        if (indices) vf_store_lanes((float *)indices + v * VL, (vf)index[v], lanes);
     }
 }
 
@@ -86,25 +81,22 @@ void KERNEL(max_pool)(const void *params, void *const *buffers, int64_t task, vo
     }
 }
 
-/* The gradient of one input pixel: dy of those windows over it whose largest element it was. */
+/* The gradient of one input pixel: dy of those windows over it whose largest element it was. `vectors` vectors of
+ * channels; `lanes` of the last one exist. */
 ALWAYS_INLINE void max_pool_gather(const float *dy, const int32_t *indices, int64_t ow, int64_t c, struct span rows,
-                                   struct span cols, int32_t pixel, float *dx, int64_t lanes) {
-    vf sum = vf_set1(0.0f);
+                                   struct span cols, int32_t pixel, float *dx, int vectors, int64_t lanes) {
+    vf sum[MAX_POOL_VECTORS];
+    for (int v = 0; v < vectors; v++) sum[v] = vf_set1(0.0f);
     for (int64_t a = rows.begin; a < rows.end; a++)
         for (int64_t b = cols.begin; b < cols.end; b++) {
             const int64_t place = (a * ow + b) * c;
-            vf value, index;
-            if (lanes == VL) {
-                value = vf_load(dy + place);
-                index = (vf)vi_load(indices + place);
-            } else {
-                value = vf_load_first(dy + place, lanes);
-                index = vf_load_first((const float *)indices + place, lanes);
+            for (int v = 0; v < vectors; v++) {
+                const float *value = dy + place + v * VL, *index = (const float *)indices + place + v * VL;
+                vi hit = (vi)vf_load_lanes(index, lanes) == vi_set1(pixel);
+                sum[v] += (vf)((vi)vf_load_lanes(value, lanes) & hit);
             }
-            sum += (vf)((vi)value & ((vi)index == vi_set1(pixel)));
         }
-    if (lanes == VL) vf_store(dx, sum);
-    else vf_store_first(dx, sum, lanes);
+    for (int v = 0; v < vectors; v++) vf_store_lanes(dx + v * VL, sum[v], lanes);
 }
 
 void KERNEL(max_pool_backward)(const void *params, void *const *buffers, int64_t task, void *scratch) {
@@ -127,10 +119,12 @@ void KERNEL(max_pool_backward)(const void *params, void *const *buffers, int64_t
             const int32_t pixel = (int32_t)(i * p->w + j);
             float *dx = (float *)buffers[3] + (row * p->w + j) * p->c + channel;
             int64_t k = 0;
+            for (; k + MAX_POOL_VECTORS * VL <= channels; k += MAX_POOL_VECTORS * VL)
+                max_pool_gather(dy + k, indices + k, p->ow, p->c, rows, cols, pixel, dx + k, MAX_POOL_VECTORS, VL);
             for (; k + VL <= channels; k += VL)
-                max_pool_gather(dy + k, indices + k, p->ow, p->c, rows, cols, pixel, dx + k, VL);
+                max_pool_gather(dy + k, indices + k, p->ow, p->c, rows, cols, pixel, dx + k, 1, VL);
             if (k < channels)
-                max_pool_gather(dy + k, indices + k, p->ow, p->c, rows, cols, pixel, dx + k, channels - k);
+                max_pool_gather(dy + k, indices + k, p->ow, p->c, rows, cols, pixel, dx + k, 1, channels - k);
         }
     }
 }

@@ -81,9 +81,9 @@ static void binary_run(int64_t kind, const float *a, int64_t a_step, const float
 
 /* Stretches up to this long are computed, then activated, while they lie in the first-level cache. */
 #define BINARY_BLOCK 2048
-/* Rows shorter than this are gathered into blocks of BINARY_GATHER elements first. */
+/* Rows shorter than this are taken several at a time; an operand that does not lie dense is copied to a panel first. */
 #define BINARY_SHORT_ROW 48
-#define BINARY_GATHER 256
+#define BINARY_PANEL 512
 
 /* A place in the broadcast shape: coordinates, and the offsets of both operands. */
 struct place {
@@ -102,18 +102,37 @@ static struct place place_of(const struct binary_params *p, int64_t index) {
     return place;
 }
 
-/* Forward by `count` elements of the row that the place lies in; from its end to the start of the next. */
-static void advance(const struct binary_params *p, struct place *place, int64_t count) {
-    int64_t d = p->rank - 1;
-    place->coordinate[d] += count;
-    place->a += count * p->a_stride[d];
-    place->b += count * p->b_stride[d];
+/* Forward by `steps` along dimension d, at most to its end, which carries into the dimensions before it. */
+static void advance(const struct binary_params *p, struct place *place, int64_t d, int64_t steps) {
+    place->coordinate[d] += steps;
+    place->a += steps * p->a_stride[d];
+    place->b += steps * p->b_stride[d];
     for (; d > 0 && place->coordinate[d] == p->shape[d]; d--) {
         place->coordinate[d] = 0;
         place->coordinate[d - 1]++;
         place->a += p->a_stride[d - 1] - p->shape[d] * p->a_stride[d];
         place->b += p->b_stride[d - 1] - p->shape[d] * p->b_stride[d];
     }
+}
+
+/* Some short rows of an operand side by side; `source` tells which, so that repeated rows are copied once. */
+struct panel {
+    const float *source;
+    int64_t rows;
+    float elements[BINARY_PANEL];
+};
+
+static const float *panel_of(struct panel *panel, const float *source, int64_t row_stride, int64_t step, int64_t rows,
+                             int64_t row) {
+    if (step == 1 && row_stride == row) return source;
+    if (row_stride != 0 || panel->source != source || panel->rows < rows) {
+        float *element = panel->elements;
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t k = 0; k < row; k++) *element++ = source[r * row_stride + k * step];
+        panel->source = source;
+        panel->rows = rows;
+    }
+    return panel->elements;
 }
 
 void KERNEL(binary)(const void *params, void *const *buffers, int64_t task, void *scratch) {
@@ -124,28 +143,24 @@ void KERNEL(binary)(const void *params, void *const *buffers, int64_t task, void
     const int64_t last = p->rank - 1, row = p->shape[last];
     const int64_t a_step = p->a_stride[last], b_step = p->b_stride[last];
     const int64_t end = min_i64((task + 1) * POINTWISE_ITEMS, p->size);
-    int64_t i = task * POINTWISE_ITEMS;
-    struct place place = place_of(p, i);
-    while (i < end) {
-        int64_t count;
-        if (p->rank == 1 || row >= BINARY_SHORT_ROW) {
+    struct panel a_panel, b_panel;
+    a_panel.source = b_panel.source = NULL;
+    struct place place = place_of(p, task * POINTWISE_ITEMS);
+    for (int64_t i = task * POINTWISE_ITEMS, count; i < end; i += count) {
+        int64_t rows = 0;
+        if (last > 0 && row < BINARY_SHORT_ROW && place.coordinate[last] == 0)
+            rows = min_i64(min_i64(BINARY_PANEL, end - i) / row, p->shape[last - 1] - place.coordinate[last - 1]);
+        if (rows > 1) {
+            count = rows * row;
+            const float *a_rows = panel_of(&a_panel, a + place.a, p->a_stride[last - 1], a_step, rows, row);
+            const float *b_rows = panel_of(&b_panel, b + place.b, p->b_stride[last - 1], b_step, rows, row);
+            binary_run(p->kind, a_rows, 1, b_rows, 1, y + i, count);
+            advance(p, &place, last - 1, rows);
+        } else {
             count = min_i64(min_i64(BINARY_BLOCK, end - i), row - place.coordinate[last]);
             binary_run(p->kind, a + place.a, a_step, b + place.b, b_step, y + i, count);
-            advance(p, &place, count);
-        } else {
-            float a_block[BINARY_GATHER], b_block[BINARY_GATHER];
-            count = min_i64(BINARY_GATHER, end - i);
-            for (int64_t k = 0; k < count;) {
-                const int64_t run = min_i64(row - place.coordinate[last], count - k);
-                for (int64_t r = 0; r < run; r++, k++) {
-                    a_block[k] = a[place.a + r * a_step];
-                    b_block[k] = b[place.b + r * b_step];
-                }
-                advance(p, &place, run);
-            }
-            binary_run(p->kind, a_block, 1, b_block, 1, y + i, count);
+            advance(p, &place, last, count);
         }
         if (p->activation != ACTIVATION_NONE) unary_run(p->activation, p->alpha, p->beta, y + i, y + i, count);
-        i += count;
     }
 }

@@ -34,14 +34,11 @@ ALWAYS_INLINE vf reduce_load_first(int64_t kind, const float *x, int64_t count) 
 
 /* All lanes to one number, in pairs. */
 ALWAYS_INLINE float reduce_lanes(int64_t kind, vf x) {
-    float lanes[2 * VL];
-    vf_store(lanes, x);
-    vf_store(lanes + VL, x);
-    for (int width = VL / 2; width > 0; width /= 2) {
-        vf folded = reduce_combine(kind, vf_load(lanes), vf_load(lanes + width));
-        vf_store(lanes, folded);
-    }
-    return lanes[0];
+    if (VL > 8) x = reduce_combine(kind, x, VF_ROTATE(x, 8));
+    if (VL > 4) x = reduce_combine(kind, x, VF_ROTATE(x, 4));
+    x = reduce_combine(kind, x, VF_ROTATE(x, 2));
+    x = reduce_combine(kind, x, VF_ROTATE(x, 1));
+    return x[0];
 }
 
 /* ---- along a row ---------------------------------------------------------------------------------------------- */

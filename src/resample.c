@@ -39,7 +39,7 @@ ALWAYS_INLINE void resample_channels(const float *x, int64_t row_stride, int64_t
             for (int64_t j = begin; j < end; j++) {
                 const float *pixel = row + cols.index[j] * c;
                 for (int v = 0; v < vectors; v++) {
-                    vf value = lanes == VL ? vf_load(pixel + v * VL) : vf_load_first(pixel + v * VL, lanes);
+                    vf value = vf_load_lanes(pixel + v * VL, lanes);
                     block[v] += value * cols.weight[j];
                 }
             }
@@ -51,11 +51,7 @@ ALWAYS_INLINE void resample_channels(const float *x, int64_t row_stride, int64_t
             }
         }
     }
-    for (int v = 0; v < vectors; v++) {
-        sum[v] += group[v];
-        if (lanes == VL) vf_store(y + v * VL, sum[v]);
-        else vf_store_first(y + v * VL, sum[v], lanes);
-    }
+    for (int v = 0; v < vectors; v++) vf_store_lanes(y + v * VL, sum[v] + group[v], lanes);
 }
 
 void KERNEL(resample)(const void *params, void *const *buffers, int64_t task, void *scratch) {

@@ -84,6 +84,16 @@ ALWAYS_INLINE vf vf_minimum(vf a, vf b) { return vf_select(a != a, a, vf_min(a, 
 
 /* ---- edges ---------------------------------------------------------------------------------------------------- */
 
+/* The first `lanes` lanes, of which there may be VL: plain loads and stores where the compiler sees that there are. */
+ALWAYS_INLINE vf vf_load_lanes(const float *x, int64_t lanes) {
+    return lanes == VL ? vf_load(x) : vf_load_first(x, lanes);
+}
+
+ALWAYS_INLINE void vf_store_lanes(float *y, vf value, int64_t lanes) {
+    if (lanes == VL) vf_store(y, value);
+    else vf_store_first(y, value, lanes);
+}
+
 /* The vector at x[i], of a row that ends at `end`: whole, or only its first lanes, the rest zero. */
 ALWAYS_INLINE vf vf_load_until(const float *x, int64_t i, int64_t end) {
     return i + VL <= end ? vf_load(x + i) : vf_load_first(x + i, end - i);
@@ -96,13 +106,28 @@ ALWAYS_INLINE void vf_store_until(float *y, vf value, int64_t i, int64_t end) {
 
 /* ---- across lanes --------------------------------------------------------------------------------------------- */
 
+/* x with its lanes moved down by n, a constant; those that fall out come back at the top. */
+#define ROTATED(n, i) ((i) + (n)) % VL
+#if VL == 16
+#define VF_ROTATE(x, n)                                                                                                \
+    __builtin_shufflevector(x, x, ROTATED(n, 0), ROTATED(n, 1), ROTATED(n, 2), ROTATED(n, 3), ROTATED(n, 4),           \
+                            ROTATED(n, 5), ROTATED(n, 6), ROTATED(n, 7), ROTATED(n, 8), ROTATED(n, 9), ROTATED(n, 10), \
+                            ROTATED(n, 11), ROTATED(n, 12), ROTATED(n, 13), ROTATED(n, 14), ROTATED(n, 15))
+#elif VL == 8
+#define VF_ROTATE(x, n)                                                                                                \
+    __builtin_shufflevector(x, x, ROTATED(n, 0), ROTATED(n, 1), ROTATED(n, 2), ROTATED(n, 3), ROTATED(n, 4),           \
+                            ROTATED(n, 5), ROTATED(n, 6), ROTATED(n, 7))
+#else
+#define VF_ROTATE(x, n) __builtin_shufflevector(x, x, ROTATED(n, 0), ROTATED(n, 1), ROTATED(n, 2), ROTATED(n, 3))
+#endif
+
 /* The sum of all lanes, added in pairs. */
 ALWAYS_INLINE float vf_sum(vf x) {
-    float lanes[VL];
-    vf_store(lanes, x);
-    for (int width = VL / 2; width > 0; width /= 2)
-        for (int lane = 0; lane < width; lane++) lanes[lane] += lanes[lane + width];
-    return lanes[0];
+    if (VL > 8) x += VF_ROTATE(x, 8);
+    if (VL > 4) x += VF_ROTATE(x, 4);
+    x += VF_ROTATE(x, 2);
+    x += VF_ROTATE(x, 1);
+    return x[0];
 }
 
 #endif
