@@ -69,8 +69,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    with open(beside, "xb") as file:
+        mode = os.stat(target if target.exists() else file.fileno()).st_mode  # a writer may make a file of its own, with another mode
     try:
         yield beside
+        os.chmod(beside, mode & 0o777)
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, target)
