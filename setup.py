@@ -91,7 +91,7 @@ EXTENSION = Extension(
 setup(
     packages=find_packages(include=["pycl_cnn", "pycl_cnn.*"]) + ["pycl_cnn.kernels_cl"],
     package_dir={"pycl_cnn": "pycl_cnn", "pycl_cnn.kernels_cl": "kernels_cl"},
-    package_data={"pycl_cnn.kernels_cl": ["*.cl", "*.h"]},
+    package_data={"pycl_cnn": ["py.typed", "backends/cpu/_kernels.pyi"], "pycl_cnn.kernels_cl": ["*.cl"]},
     ext_modules=[EXTENSION],
     cmdclass={"build_ext": BuildKernels},
 )
