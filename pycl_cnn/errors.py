@@ -30,3 +30,7 @@ class UnsupportedError(PyclError, NotImplementedError):
 
 class FormatError(PyclError, ValueError):
     """A file is not what it claims to be, or does not fit the model."""
+
+
+class DivergenceError(PyclError, ArithmeticError):
+    """Training arrived at a loss or a weight that is no finite number."""
