@@ -411,6 +411,7 @@ cdef extern from "conv.h" nogil:
     int64_t depthwise_tasks(const depthwise_members *p)
     int64_t depthwise_scratch_bytes(const depthwise_members *p)
     int64_t depthwise_weight_gradient_tasks(const depthwise_weight_gradient_members *p)
+    int64_t depthwise_weight_gradient_scratch_bytes(const depthwise_weight_gradient_members *p)
 
 
 def pack_panels_params(**members):
@@ -460,7 +461,8 @@ def conv_sizes(str kernel not None, bytes params not None):
     if kernel == "depthwise":
         return depthwise_tasks(<const depthwise_members *>p), depthwise_scratch_bytes(<const depthwise_members *>p)
     if kernel == "depthwise_weight_gradient":
-        return depthwise_weight_gradient_tasks(<const depthwise_weight_gradient_members *>p), 0
+        return (depthwise_weight_gradient_tasks(<const depthwise_weight_gradient_members *>p),
+                depthwise_weight_gradient_scratch_bytes(<const depthwise_weight_gradient_members *>p))
     raise ValueError(f"[conv_sizes] {kernel!r} is not a convolution kernel")
 
 
@@ -468,6 +470,7 @@ def conv_sizes(str kernel not None, bytes params not None):
 # threads. A task is to take some 10 to 50 us, and a large layer is to have a dozen of them.
 
 cdef int64_t LEAST_TASK = 500_000, MOST_TASK = 4_000_000, FEWEST_TASKS = 12  # multiply-adds, counting idle lanes
+cdef int64_t LEAST_DEPTHWISE_TASK = 100_000, GRADIENT_FLOATS = 4096
 cdef int64_t PANELS = 4  # of a task, so that copying patches costs little
 cdef int64_t REDUCTION_BLOCK = 4608, PATCH_FLOATS = 32768
 
@@ -513,19 +516,22 @@ def weight_gradient_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None)
 
 def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):
     """Default row_block and channel_block of depthwise, as a dict."""
-    cdef int64_t rows = max(1, min(grid_rows, LEAST_TASK // max(1, grid_cols * channels * taps)))
-    return {"row_block": conv_blocks(grid_rows, conv_blocks(grid_rows, rows)), "channel_block": channels}
+    cdef int64_t row = grid_cols * channels * taps, image = row * grid_rows
+    # Rows at the ends of a task are read by two tasks: not too many of them, but 4 where that is worth a thread.
+    cdef int64_t tasks = min(grid_rows, max(image // LEAST_TASK, min(4, image // LEAST_DEPTHWISE_TASK), 1))
+    return {"row_block": conv_blocks(grid_rows, tasks), "channel_block": channels}
 
 
 def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):
     """Default parts and channel_block of depthwise_weight_gradient, as a dict. lines = images * grid_rows."""
-    cdef int64_t parts = min(16, lines * grid_cols * channels * taps // LEAST_TASK, lines)
-    return {"parts": max(1, parts), "channel_block": channels}
-
-
-# all other kernels
-
-include "kernel_params.pxi"
+    cdef int64_t lanes = vector_length(isa)
+    # The sums of a task are to stay in the L1 cache.
+    cdef int64_t block = conv_round(max(4 * lanes, GRADIENT_FLOATS // taps), lanes), work = lines * grid_cols * channels * taps
+    cdef int64_t blocks = conv_blocks(channels, block)
+    block = min(channels, conv_round(conv_blocks(channels, blocks), lanes))
+    blocks = conv_blocks(channels, block)
+    cdef int64_t parts = min(conv_blocks(FEWEST_TASKS, blocks), work // (LEAST_TASK * blocks), lines)
+    return {"parts": max(1, parts), "channel_block": block}
 
 
 # ---- the instruction set of new programs -----------------------------------------------------------------------------

@@ -116,7 +116,7 @@ struct depthwise_params {
 /* ---- depthwise_weight_gradient -------------------------------------------------------------------------------------
  * buffers: 0 x, 1 dy (described by the output members), 2 parts [parts][tap_rows*tap_cols][channels]
  * parts[q][t][c] = sum over the q-th share of the grid rows of all images of dy[pixel, c] * x[source(pixel, t), c]
- * tasks: depthwise_weight_gradient_tasks();  scratch: none */
+ * tasks: depthwise_weight_gradient_tasks();  scratch: depthwise_weight_gradient_scratch_bytes() */
 struct depthwise_weight_gradient_params {
     PATCH_MEMBERS
     OUTPUT_MEMBERS
@@ -174,13 +174,21 @@ static inline int64_t depthwise_tasks(const struct depthwise_params *p) {
     return p->images * conv_blocks(p->grid_rows, p->row_block) * conv_blocks(p->channels, p->channel_block);
 }
 
-/* A line of zeros that columns outside of x point to, and the table of those pointers. */
+/* A line of zeros that columns outside of x point to, and the table of those pointers: at most 16 a line. */
+static inline int64_t depthwise_columns_bytes(int64_t channel_block, int64_t taps) {
+    return 4 * (conv_round(channel_block, CHUNK) + LINE_SLACK) + 8 * 16 * taps;
+}
+
 static inline int64_t depthwise_scratch_bytes(const struct depthwise_params *p) {
-    return 4 * (conv_round(p->channel_block, CHUNK) + LINE_SLACK) + 8 * 16 * p->tap_rows * p->tap_cols;
+    return depthwise_columns_bytes(p->channel_block, p->tap_rows * p->tap_cols);
 }
 
 static inline int64_t depthwise_weight_gradient_tasks(const struct depthwise_weight_gradient_params *p) {
     return p->parts * conv_blocks(p->channels, p->channel_block);
+}
+
+static inline int64_t depthwise_weight_gradient_scratch_bytes(const struct depthwise_weight_gradient_params *p) {
+    return depthwise_columns_bytes(p->channel_block, p->tap_rows * p->tap_cols);
 }
 
 #endif

@@ -1,5 +1,6 @@
-/* Template of the depthwise micro-kernel: COLS neighbouring output pixels of one row, all channels of the task. Included
- * by conv_depthwise.c once for each (TAPS, STRIDE, COLS); defines depthwise_<TAPS>_<STRIDE>_<COLS>.
+/* Template of the depthwise micro-kernels: COLS neighbouring output pixels of one row, all channels of the task. Included
+ * by conv_depthwise.c once for each (TAPS, STRIDE, COLS); defines depthwise_<TAPS>_<STRIDE>_<COLS> and, for the gradient
+ * of the weights, depthwise_gradient_<TAPS>_<STRIDE>_<COLS>.
  *
  *     columns   lines x INPUTS pointers to the pixels of x (or to zeros), one line of pointers for each line of TAPS taps
  *     TAPS = 3, STRIDE = 1, COLS = 4, one line:      x0 x1 x2 x3 x4 x5
@@ -59,6 +60,44 @@ static void NAME(depthwise, TAPS, STRIDE, COLS)(const struct depthwise_params *p
         (e, count - c, c, channels, columns, lines, weights, bias, residual, y, stride);
 }
 
+#define LOAD_DY(t) const vf dy##t = LOAD(dy + t * col_stride + c);
+#define START_TAP(s) vf tap##s = s < TAPS ? LOAD(part + s * channels) : (vf){0};
+#define GIVE_TAP(t, s)                                                                                                 \
+    if (s < TAPS && j - t * STRIDE == s) tap##s += x * dy##t;
+#define GIVE(t) GIVE_TAP(t, 0) GIVE_TAP(t, 1) GIVE_TAP(t, 2) GIVE_TAP(t, 3) GIVE_TAP(t, 4)
+#define STORE_TAP(s)                                                                                                   \
+    if (s < TAPS && lanes == VL) vf_store(part + s * channels, tap##s);                                                \
+    if (s < TAPS && lanes < VL) vf_store_first(part + s * channels, tap##s, lanes);
+#define EACH_TAP(M) M(0) M(1) M(2) M(3) M(4)
+
+ALWAYS_INLINE void NAME(depthwise_gradient_lanes, TAPS, STRIDE, COLS)(
+    int64_t lanes, int64_t c, int64_t channels, const float *const *columns, int64_t lines, const float *dy,
+    int64_t col_stride, float *parts) {
+    float *part = parts + c;
+    (void)col_stride;
+    EACH_COL(LOAD_DY)
+    for (int64_t line = 0; line < lines; line++, columns += INPUTS, part += TAPS * channels) {
+        EACH_TAP(START_TAP)
+#pragma GCC unroll 32
+        for (int64_t j = 0; j < INPUTS; j++) {
+            const vf x = LOAD(columns[j] + c);
+            EACH_COL(GIVE)
+        }
+        EACH_TAP(STORE_TAP)
+    }
+}
+
+/* parts[line][tap][channels] += x * dy, the columns of the tile added one after the other. */
+static void NAME(depthwise_gradient, TAPS, STRIDE, COLS)(int64_t count, int64_t channels, const float *const *columns,
+                                                         int64_t lines, const float *dy, int64_t col_stride,
+                                                         float *parts) {
+    int64_t c = 0;
+    for (; c + VL <= count; c += VL)
+        NAME(depthwise_gradient_lanes, TAPS, STRIDE, COLS)(VL, c, channels, columns, lines, dy, col_stride, parts);
+    if (c < count)
+        NAME(depthwise_gradient_lanes, TAPS, STRIDE, COLS)(count - c, c, channels, columns, lines, dy, col_stride, parts);
+}
+
 #undef INPUTS
 #undef PASTE
 #undef NAME
@@ -70,4 +109,10 @@ static void NAME(depthwise, TAPS, STRIDE, COLS)(const struct depthwise_params *p
 #undef ADD_RESIDUAL
 #undef FINISH
 #undef LOAD
+#undef LOAD_DY
+#undef START_TAP
+#undef GIVE_TAP
+#undef GIVE
+#undef STORE_TAP
+#undef EACH_TAP
 #undef COLS
