@@ -27,12 +27,12 @@
 #error "REDUCTION names no reduction of reduce.cl"
 #endif
 
-// The same on vectors: `||` of vector comparisons is lane by lane, but `?:` needs its three sides to be vectors.
+// The same on vectors.
 inline real combine(const real a, const real b) {
 #if REDUCTION == 2
-    return a != a ? a : a < b ? b : b != b ? b : a;
+    return maximum(a, b);
 #elif REDUCTION == 3
-    return a != a ? a : a > b ? b : b != b ? b : a;
+    return minimum(a, b);
 #else
     return COMBINE(a, b);
 #endif
@@ -62,12 +62,8 @@ __kernel void reduce_rows(
         }
         for (; i + VEC <= last; i += WORK_GROUP * VEC)
             value0 = combine(value0, load(x_row + i));
-        if (i < last) {
-            float lanes[VEC];
-            for (int lane = 0; lane < VEC; ++lane)
-                lanes[lane] = i + lane < last ? x_row[i + lane] : START;
-            value1 = combine(value1, load(lanes));
-        }
+        if (i < last)
+            value1 = combine(value1, load_padded(x_row + i, last - i, START));
         const float result = combine_group(combine(value0, value1), scratch);
         if (get_local_id(0) == 0)
             y[y_offset + row * parts + part] = result * scale;

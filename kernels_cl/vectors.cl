@@ -52,14 +52,19 @@ typedef JOIN(uint, VEC) natural;
 #define real_of(v) JOIN(as_float, VEC)(v)
 #endif
 
-// The first `count` (1..VEC) floats at p.  Fewer than VEC go through private memory: nothing outside is ever read or written.
-inline real load_some(__global const float *p, const int count) {
+// The first `count` floats at p; the lanes behind them are `other` (0).  Fewer than VEC go through private memory: nothing outside is
+// ever read or written.
+inline real load_padded(__global const float *p, const int count, const float other) {
     if (count >= VEC)
         return load(p);
     float lanes[VEC];
     for (int lane = 0; lane < VEC; ++lane)
-        lanes[lane] = lane < count ? p[lane] : 0.0f;
+        lanes[lane] = lane < count ? p[lane] : other;
     return load(lanes);
+}
+
+inline real load_some(__global const float *p, const int count) {
+    return load_padded(p, count, 0.0f);
 }
 
 inline void store_some(const real value, __global float *p, const int count) {

@@ -11,6 +11,14 @@
 #define COMBINE_MIN(a, b) ((a) != (a) ? (a) : (a) > (b) || (b) != (b) ? (b) : (a))
 #define COMBINE_PROD(a, b) ((a) * (b))
 
+inline real maximum(const real a, const real b) {
+    return a != a ? a : a < b ? b : b != b ? b : a;
+}
+
+inline real minimum(const real a, const real b) {
+    return a != a ? a : a > b ? b : b != b ? b : a;
+}
+
 // Defines NAME(value, scratch): the combination of all lanes of all items of the work-group, for every item.
 // scratch: WORK_GROUP floats of local memory (untouched when WORK_GROUP is 1); every item must call it.
 #if WORK_GROUP == 1

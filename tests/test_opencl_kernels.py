@@ -255,3 +255,293 @@ def test_copy_moves_a_strided_view(context, random):
         inner=3, x_inner=source[-1], y_inner=1, span=2,
     )["y"]
     assert (y == view).all()
+
+
+def blocks_of(context, stem, count, span):
+    return ceil_div(count, span * context.define(stem, "VEC"))
+
+
+@pytest.mark.parametrize("rows, columns", [(5, 3), (33, 41)])
+def test_transpose(context, rows, columns):
+    x = numpy.arange(2 * rows * columns, dtype=numpy.int32).reshape(2, rows, columns)
+    tile = 16
+    local = (tile, tile // 4, 1) if context.define("movement", "LOCAL_MEMORY") else (1, 1, 1)
+    size = (ceil_div(columns, tile) * local[0], ceil_div(rows, tile) * local[1], 2)
+    y = execute(context, "movement", "transpose", size, local, dict(x=x), dict(y=((2, columns, rows), numpy.int32)), dict(TILE=tile), rows=rows, columns=columns)["y"]
+    assert (y == x.transpose(0, 2, 1)).all()
+
+
+def test_fill(context):
+    y = execute(context, "movement", "fill", (5,), (1,), {}, dict(y=((93,), numpy.int32)), count=93, value=-3, span=20)["y"]
+    assert (y == -3).all()
+
+
+REDUCTIONS = {0: numpy.sum, 2: numpy.max, 3: numpy.min, 4: numpy.prod}
+
+
+@pytest.mark.parametrize("kind", REDUCTIONS)
+@pytest.mark.parametrize("reds, parts", [(1, 1), (7, 1), (75, 2)])
+def test_reduce(context, random, kind, reds, parts):
+    x = normal(random, 3, reds)
+    group = context.define("reduce", "WORK_GROUP")
+    arguments = dict(parts=parts, reds_per_part=ceil_div(reds, parts))
+    y = execute(
+        context, "reduce", "reduce_rows", (parts * group, 2), (group, 1), dict(x=x), dict(y=(3, parts)), dict(REDUCTION=kind),
+        outer=3, reds=reds, rows_per_group=2, scale=2.0, **arguments,
+    )["y"]
+    close(REDUCTIONS[kind](y.astype(float) / 2, axis=1), REDUCTIONS[kind](x.astype(float), axis=1), reds, scale=4 if kind != 4 else 1)
+
+    x = normal(random, 2, reds, 21)
+    y = execute(
+        context, "reduce", "reduce_columns", (blocks_of(context, "reduce", 21, 2), parts, 2), (1, 1, 1), dict(x=x), dict(y=(2, parts, 21)),
+        dict(REDUCTION=kind), reds=reds, inner=21, span=2, scale=2.0, **arguments,
+    )["y"]
+    close(REDUCTIONS[kind](y.astype(float) / 2, axis=1), REDUCTIONS[kind](x.astype(float), axis=1), reds, scale=4 if kind != 4 else 1)
+
+
+def test_reduce_keeps_nan(context):
+    x = numpy.array([[1, numpy.nan, 2], [numpy.nan, 1, 1], [3, 1, 2]], numpy.float32)
+    group = context.define("reduce", "WORK_GROUP")
+    y = execute(
+        context, "reduce", "reduce_rows", (group, 3), (group, 1), dict(x=x), dict(y=(3,)), dict(REDUCTION=2),
+        outer=3, reds=3, parts=1, reds_per_part=3, rows_per_group=1, scale=1.0,
+    )["y"]
+    assert numpy.isnan(y[:2]).all() and y[2] == 3
+
+
+@pytest.mark.parametrize("log", [0, 1])
+@pytest.mark.parametrize("axis", [1, 10, 67])
+def test_softmax(context, random, log, axis):
+    def reference(x, dy):
+        e = numpy.exp(x - x.max(axis=1, keepdims=True))
+        p = e / e.sum(axis=1, keepdims=True)
+        if log:
+            return numpy.log(p), dy - p * dy.sum(axis=1, keepdims=True)
+        return p, p * (dy - (dy * p).sum(axis=1, keepdims=True))
+
+    group = context.define("softmax", "WORK_GROUP")
+    x, dy = normal(random, 5, axis) * 4, normal(random, 5, axis)
+    y_reference, dx_reference = reference(x.astype(float), dy.astype(float))
+    arguments = dict(outer=5, axis=axis, rows_per_group=2)
+    y = execute(context, "softmax", "softmax_rows", (3 * group,), (group,), dict(x=x), dict(y=x.shape), dict(LOG=log), **arguments)["y"]
+    close(y, y_reference, axis, scale=4)
+    dx = execute(context, "softmax", "softmax_backward_rows", (3 * group,), (group,), dict(y=y, dy=dy), dict(dx=x.shape), dict(LOG=log), **arguments)["dx"]
+    close(dx, dx_reference, axis, scale=8)
+
+    x, dy = normal(random, 2, axis, 19) * 4, normal(random, 2, axis, 19)
+    y_reference, dx_reference = reference(x.astype(float), dy.astype(float))
+    size = (blocks_of(context, "softmax", 19, 1), 2)
+    y = execute(context, "softmax", "softmax_columns", size, (1, 1), dict(x=x), dict(y=x.shape), dict(LOG=log), axis=axis, inner=19)["y"]
+    close(y, y_reference, axis, scale=4)
+    dx = execute(context, "softmax", "softmax_backward_columns", size, (1, 1), dict(y=y, dy=dy), dict(dx=x.shape), dict(LOG=log), axis=axis, inner=19)["dx"]
+    close(dx, dx_reference, axis, scale=8)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("classes", [3, 37])
+def test_cross_entropy(context, random, smoothing, classes):
+    rows, ignored = 5, -100
+    logits, dloss = normal(random, rows, classes) * 3, normal(random, rows)
+    labels = numpy.array([0, classes - 1, ignored, 1, 2], numpy.int32)
+    group = context.define("loss", "WORK_GROUP")
+    arguments = dict(rows=rows, classes=classes, rows_per_group=2, ignore_index=ignored, smoothing=smoothing)
+    loss = execute(context, "loss", "cross_entropy", (3 * group,), (group,), dict(logits=logits, labels=labels), dict(loss=(rows,)), **arguments)["loss"]
+    x = logits.astype(float)
+    logp = x - x.max(axis=1, keepdims=True)
+    logp -= numpy.log(numpy.exp(logp).sum(axis=1, keepdims=True))
+    target = numpy.full(x.shape, smoothing / classes)
+    target[numpy.arange(rows), labels.clip(0)] += 1 - smoothing
+    used = (labels != ignored)[:, None]
+    close(loss, -(used * target * logp).sum(axis=1), classes, scale=2)
+    dlogits = execute(
+        context, "loss", "cross_entropy_backward", (3 * group,), (group,), dict(logits=logits, labels=labels, dloss=dloss),
+        dict(dlogits=x.shape), **arguments,
+    )["dlogits"]
+    close(dlogits, used * dloss[:, None] * (numpy.exp(logp) - target), classes, scale=2)
+
+
+@pytest.mark.parametrize("kernel, step, pad, dilation", [((2, 2), (2, 2), (0, 0), (1, 1)), ((3, 2), (2, 1), (1, 1), (1, 2))])
+def test_max_pool(context, random, kernel, step, pad, dilation):
+    n, h, w, c = 2, 7, 6, 19
+    x = random.integers(-3, 3, (n, h, w, c)).astype(numpy.float32)
+    x[0, 1, 2, 3] = numpy.nan
+    x[1, :, :, 0] = -numpy.inf
+    rows, columns = ((size + 2 * pad[i] - dilation[i] * (kernel[i] - 1) - 1) // step[i] + 1 for i, size in enumerate((h, w)))
+    y_reference = numpy.zeros((n, rows, columns, c), numpy.float32)
+    index_reference = numpy.zeros((n, rows, columns, c), numpy.int32)
+    for image, a, b, channel in numpy.ndindex(y_reference.shape):
+        best, where = -numpy.inf, None
+        for r, s in numpy.ndindex(*kernel):
+            row, column = a * step[0] - pad[0] + r * dilation[0], b * step[1] - pad[1] + s * dilation[1]
+            if 0 <= row < h and 0 <= column < w:
+                value = x[image, row, column, channel]
+                if where is None or value > best or numpy.isnan(value):
+                    best, where = value, row * w + column
+        y_reference[image, a, b, channel], index_reference[image, a, b, channel] = best, where
+    arguments = dict(
+        x_rows=h, x_columns=w, channels=c, y_rows=rows, y_columns=columns, kernel_rows=kernel[0], kernel_columns=kernel[1],
+        row_step=step[0], column_step=step[1], pad_top=pad[0], pad_left=pad[1], row_dilation=dilation[0], column_dilation=dilation[1],
+        pixels_per_item=2,
+    )
+    vectors = blocks_of(context, "max_pool", c, 1)
+    result = execute(
+        context, "max_pool", "max_pool", (vectors, ceil_div(columns, 2), n * rows), (1, 1, 1), dict(x=x),
+        dict(y=y_reference.shape, indices=(y_reference.shape, numpy.int32)), **arguments,
+    )
+    numpy.testing.assert_array_equal(result["y"], y_reference)
+    assert (result["indices"] == index_reference).all()
+    dy = normal(random, *y_reference.shape)
+    dx = execute(
+        context, "max_pool", "max_pool_backward", (vectors, ceil_div(w, 2), n * h), (1, 1, 1), dict(dy=dy, indices=index_reference),
+        dict(dx=x.shape), **arguments,
+    )["dx"]
+    reference = numpy.zeros((n, h * w, c))
+    for image, a, b, channel in numpy.ndindex(dy.shape):
+        reference[image, index_reference[image, a, b, channel], channel] += dy[image, a, b, channel]
+    close(dx, reference.reshape(x.shape), 9, scale=4)
+
+
+def test_resample(context, random):
+    n, c, sizes, out = 2, 21, (5, 6), (3, 4)
+    x = normal(random, n, *sizes, c)
+    tables, matrices = [], []
+    for axis in range(2):
+        matrix = normal(random, out[axis], sizes[axis]) * (random.random((out[axis], sizes[axis])) < 0.5)
+        matrix[0] = 0
+        places = [numpy.flatnonzero(row) for row in matrix]
+        starts = numpy.cumsum([0, *map(len, places)]).astype(numpy.int32)
+        tables += [starts, numpy.concatenate(places).astype(numpy.int32), matrix[matrix != 0]]
+        matrices.append(matrix.astype(float))
+    names = [f"{axis}_{kind}" for axis in ("row", "column") for kind in ("starts", "index", "weight")]
+    y = execute(
+        context, "resample", "resample", (blocks_of(context, "resample", c, 1), 2, n * out[0]), (1, 1, 1), dict(x=x), dict(y=(n, *out, c)),
+        **{name: context.constant(table) for name, table in zip(names, tables)},
+        x_rows=sizes[0], x_columns=sizes[1], channels=c, y_rows=out[0], y_columns=out[1], columns_per_item=3,
+    )["y"]
+    close(y, numpy.einsum("ah,bw,nhwc->nabc", *matrices, x.astype(float)), 30, scale=4)
+
+
+@pytest.mark.parametrize("rows, channels, activation", [(23, 19, 0), (9, 8, 1)])
+def test_batch_norm(context, random, rows, channels, activation):
+    x = normal(random, rows, channels) + 30
+    gamma, beta, mean_before = (normal(random, channels) for _ in range(3))
+    variance_before = numpy.abs(normal(random, channels))
+    defines = dict(ACTIVATION=activation)
+    vectors = blocks_of(context, "batch_norm", channels, 1)
+    per_part = 7
+    parts = ceil_div(rows, per_part)
+    sizes = dict(rows=rows, channels=channels)
+    acting = dict(activation_alpha=0.0, activation_beta=0.0)
+    moments = execute(
+        context, "batch_norm", "batch_norm_moments", (vectors, parts), (1, 1), dict(x=x), dict(moments=(parts, 2, channels)), defines,
+        rows_per_part=per_part, **sizes,
+    )["moments"]
+    statistics = execute(
+        context, "batch_norm", "batch_norm_statistics", (vectors,), (1,), dict(moments=moments),
+        dict(running_mean=mean_before, running_variance=variance_before, mean=(channels,), rstd=(channels,)), defines,
+        rows_per_part=per_part, parts=parts, epsilon=1e-5, momentum=0.1, **sizes,
+    )
+    exact = x.astype(float)
+    mean, variance = exact.mean(axis=0), exact.var(axis=0)
+    rstd = 1 / numpy.sqrt(variance + 1e-5)
+    close(statistics["mean"], mean, rows)
+    close(statistics["rstd"], rstd, rows)
+    close(statistics["running_mean"], 0.9 * mean_before + 0.1 * mean, rows)
+    close(statistics["running_variance"], 0.9 * variance_before + 0.1 * exact.var(axis=0, ddof=1), rows)
+    known = dict(gamma=gamma, beta=beta, mean=statistics["mean"], rstd=statistics["rstd"])
+    y = execute(
+        context, "batch_norm", "batch_norm_normalise", (vectors, ceil_div(rows, 4)), (1, 1), dict(x=x, **known), dict(y=x.shape), defines,
+        rows_per_item=4, **sizes, **acting,
+    )["y"]
+    normalised = (exact - mean) * rstd
+    before = gamma * normalised + beta
+    close(y, numpy.maximum(before, 0) if activation else before, rows, scale=64)
+    dy = normal(random, rows, channels)
+    sums = execute(
+        context, "batch_norm", "batch_norm_backward_sums", (vectors, parts), (1, 1), dict(x=x, dy=dy, **known), dict(sums=(parts, 2, channels)), defines,
+        rows_per_part=per_part, **sizes, **acting,
+    )["sums"]
+    joined = execute(
+        context, "batch_norm", "batch_norm_backward_join", (vectors,), (1,), dict(sums=sums), dict(dgamma=(channels,), dbeta=(channels,)), defines,
+        channels=channels, parts=parts,
+    )
+    slope = dy * (before > 0) if activation else dy.astype(float)
+    close(joined["dbeta"], slope.sum(axis=0), rows, scale=4)
+    close(joined["dgamma"], (slope * normalised).sum(axis=0), rows, scale=64)
+    dx = execute(
+        context, "batch_norm", "batch_norm_backward", (vectors, ceil_div(rows, 4)), (1, 1), dict(x=x, dy=dy, **known, **joined), dict(dx=x.shape), defines,
+        rows_per_item=4, **sizes, **acting,
+    )["dx"]
+    reference = gamma * rstd * (slope - slope.mean(axis=0) - normalised * (slope * normalised).mean(axis=0))
+    close(dx, reference, rows, scale=64)
+
+
+def philox(counter, step, key):
+    words = [counter.astype(numpy.uint64), numpy.full_like(counter, step, numpy.uint64), *(numpy.zeros_like(counter, numpy.uint64) for _ in range(2))]
+    keys = [numpy.uint64(k) for k in key]
+    low = numpy.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        a, b = words[0] * numpy.uint64(0xD2511F53), words[2] * numpy.uint64(0xCD9E8D57)
+        words = [(b >> numpy.uint64(32)) ^ words[1] ^ keys[0], b & low, (a >> numpy.uint64(32)) ^ words[3] ^ keys[1], a & low]
+        keys = [(keys[0] + numpy.uint64(0x9E3779B9)) & low, (keys[1] + numpy.uint64(0xBB67AE85)) & low]
+    return numpy.stack(words, axis=1).reshape(-1)
+
+
+@pytest.mark.parametrize("count", [4, 1001])
+def test_dropout(context, random, count):
+    p, seed, step, stream = 0.3, 12345, 7, 3
+    x = normal(random, count)
+    y = execute(
+        context, "dropout", "dropout", (ceil_div(ceil_div(count, 4), 5),), (1,), dict(x=x, rng=numpy.array([seed, step], numpy.int32)), dict(y=(count,)),
+        count=count, stream=stream, threshold=int(numpy.ceil(p * 2 ** 24)), span=5, scale=1 / (1 - p),
+    )["y"]
+    words = philox(numpy.arange(ceil_div(count, 4)), step, (seed, stream))[:count]
+    keep = (words >> numpy.uint64(8)) * 2.0 ** -24 >= p
+    assert (y == numpy.where(keep, x * numpy.float32(1 / (1 - p)), 0)).all()
+
+
+@pytest.mark.parametrize("count", [5, 70])
+def test_optimizers(context, random, count):
+    param, grad, first, second = (normal(random, count) for _ in range(4))
+    second = numpy.abs(second) + first ** 2
+    span = 2
+    size = (blocks_of(context, "optimizer", count, span),), (1,)
+    shared = dict(count=count, span=span, weight_decay=0.02)
+    p, g = param.astype(float), grad.astype(float)
+    decayed = g + 0.02 * p
+    hyper = numpy.array([0.1, 0, 0, 0], numpy.float32)
+    for flags in (0, 1, 3):
+        result = execute(
+            context, "optimizer", "sgd", *size, dict(grad=grad, hyper=hyper), dict(param=param, velocity=first), dict(FLAGS=flags),
+            momentum=0.9, dampening=0.1, **shared,
+        )
+        velocity = 0.9 * first + 0.9 * decayed
+        step = {0: decayed, 1: velocity, 3: decayed + 0.9 * velocity}[flags]
+        close(result["param"], p - 0.1 * step, 4)
+        if flags:
+            close(result["velocity"], velocity, 4)
+    hyper = numpy.array([0.1, 1 - 0.9 ** 3, 1 - 0.999 ** 3, 0], numpy.float32)
+    for flags in (0, 8):
+        result = execute(
+            context, "optimizer", "adam", *size, dict(grad=grad, hyper=hyper), dict(param=param, m=first, v=second), dict(FLAGS=flags),
+            beta2=0.999, beta1_rest=1 - 0.9, beta2_rest=1 - 0.999, epsilon=1e-8, **shared,
+        )
+        slope, start = (g, p * (1 - 0.1 * 0.02)) if flags else (decayed, p)
+        m, v = first + 0.1 * (slope - first), 0.999 * second + 0.001 * slope ** 2
+        close(result["m"], m, 4)
+        close(result["v"], v, 4)
+        close(result["param"], start - 0.1 / hyper[1] * m / (numpy.sqrt(v) / numpy.sqrt(float(hyper[2])) + 1e-8), 4)
+    for flags in (0, 5):
+        result = execute(
+            context, "optimizer", "rmsprop", *size, dict(grad=grad, hyper=hyper),
+            dict(param=param, square_average=second, gradient_average=first / 2, velocity=first), dict(FLAGS=flags),
+            alpha=0.9, alpha_rest=0.1, epsilon=1e-2, momentum=0.5, **shared,
+        )
+        squares = 0.9 * second + 0.1 * decayed ** 2
+        average = first / 2 + 0.1 * (decayed - first / 2)
+        step = decayed / (numpy.sqrt(squares - (average ** 2 if flags else 0)) + 1e-2) + (0.5 * first if flags else 0)
+        close(result["square_average"], squares, 4)
+        close(result["param"], p - 0.1 * step, 4)
+        if flags:
+            close(result["gradient_average"], average, 4)
+            close(result["velocity"], step, 4)
