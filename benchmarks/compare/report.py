@@ -1,0 +1,163 @@
+"""Results as tables for people, and as JSON to keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .rows import CONTENDERS, ROWS, Bar, Row
+from .session import Entry, Result
+
+SECTIONS = {
+    "inference": ("Inference", "Milliseconds for one run of the batch, from a NumPy array to a result that is there."),
+    "training": ("Training", "Milliseconds for one step: forward, cross entropy, backward, SGD with momentum."),
+    "memory": ("Memory", "Peak resident MiB of a process that loads the weights and infers a few times; libraries included."),
+    "start": (
+        "Ready to run",
+        "Milliseconds in a new process, after its imports, to load the weights, build, and give the first result; files are in memory.",
+    ),
+    "threads": ("Threads", "Milliseconds."),
+    "opencl": (
+        "OpenCL",
+        "Milliseconds; all runtimes work on the processor. *cold*: with empty caches, to the first result, in a new process.",
+    ),
+}
+
+
+def begin(name: str) -> str:
+    return f"<!-- begin {name}: generated, do not edit -->"
+
+
+def end(name: str) -> str:
+    return f"<!-- end {name} -->"
+
+
+def put_block(path: Path, name: str, text: str) -> None:
+    """Write `text` between the marks `name` of the file at `path`; at its end, with marks, where it has none."""
+    page = path.read_text(encoding="utf-8") if path.exists() else ""
+    block = f"{begin(name)}\n\n{text.strip()}\n\n{end(name)}"
+    before, mark, rest = page.partition(begin(name))
+    if not mark:
+        page = f"{page.rstrip()}\n\n{block}\n".lstrip()
+    else:
+        _, closing, after = rest.partition(end(name))
+        if not closing:
+            raise ValueError(f"{path}: the block {name!r} has no end mark")
+        page = before + block + after
+    path.write_text(page, encoding="utf-8")
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def to_json(results: Sequence[Result], machine: dict[str, Any], versions: dict[str, dict[str, str]]) -> str:
+    rows = [
+        {"row": r.row.name, "entries": {n: {"values": e.values, "problem": e.problem, "note": e.note} for n, e in r.entries.items()}}
+        for r in results
+    ]
+    return json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1)
+
+
+def from_json(text: str) -> tuple[list[Result], dict[str, Any], dict[str, dict[str, str]]]:
+    """What `to_json` wrote; rows that exist no more are left out."""
+    data = json.loads(text)
+    known = {row.name: row for row in ROWS}
+    results = [Result(known[r["row"]], {n: Entry(**e) for n, e in r["entries"].items()}) for r in data["rows"] if r["row"] in known]
+    return results, data["machine"], data["versions"]
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------------
+
+
+def three(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.{2 if value < 1 else 1 if value >= 10 else 2}f}" if value >= 0.1 else f"{value:.3g}"
+
+
+def shown(row: Row, value: float) -> str:
+    return three(value / 2**20 if row.kind == "memory" else value * 1e3)
+
+
+def judge(result: Result, bar: Bar) -> tuple[float, str] | None:
+    """Ours over the best of a bar's contenders, and that one's name; None where one of the two is missing."""
+    mine = result.entries[result.row.contenders[0]]
+    others = {name: result.entries[name].median for name in bar.over if name in result.entries and result.entries[name].values}
+    if not mine.values or not others:
+        return None
+    best = min(others, key=lambda name: others[name])
+    return mine.median / others[best], best
+
+
+def verdict(result: Result, bar: Bar) -> str:
+    judged = judge(result, bar)
+    if judged is None:
+        return f"{bar.name} {bar.limit:.3g}: not measured"
+    ratio, best = judged
+    return f"{bar.name} {bar.limit:.3g}: {'met' if ratio <= bar.limit else '**missed**'} ({ratio:.3g} of {CONTENDERS[best].title})"
+
+
+def table(results: Sequence[Result], notes: list[str]) -> Iterator[str]:
+    """A table in Markdown; what is missing or wrong is appended to `notes`."""
+    columns = list(dict.fromkeys(name for result in results for name in result.row.contenders))
+    yield "| | " + " | ".join(CONTENDERS[name].title for name in columns) + " | ours / fastest other | to be reached |"
+    yield "|---|" + "---:|" * (len(columns) + 1) + "---|"
+    for result in results:
+        row, cells = result.row, []
+        measured = {name: entry.median for name, entry in result.entries.items() if entry.values}
+        fastest = min(measured.values(), default=0.0)
+        for name in columns:
+            entry = result.entries.get(name)
+            if entry is None:
+                cells.append("")
+            elif entry.values:
+                text = shown(row, entry.median)
+                cells.append(f"**{text}**" if entry.median == fastest else text)
+            else:
+                notes.append(f"{row.name}, {CONTENDERS[name].title}: {entry.problem or 'not measured'}")
+                cells.append(f"{entry.problem.partition(':')[0] or 'not measured'} [{len(notes)}]")
+        judged = judge(result, Bar(1.0, row.contenders[1:]))
+        kind = {"training": ", training step", "cold": ", cold start"}.get(row.kind, "") if row.section == "opencl" else ""
+        ratio = f"{judged[0]:.2f}" if judged else "-"
+        verdicts = "<br>".join(verdict(result, bar) for bar in row.bars)
+        yield f"| {row.title}{kind} | {' | '.join(cells)} | {ratio} | {verdicts} |"
+
+
+def markdown(results: Sequence[Result], machine: dict[str, Any], versions: dict[str, dict[str, str]]) -> str:
+    """All tables, what was missing, the machine, and what was measured with what."""
+    lines = [
+        f"Measured {machine['date']} on {machine['processor']} ({machine['processors']} processors, {machine['vectors']}), {machine['memory']},",
+        f"{machine['system']}, commit {machine['commit']}, by",
+        "",
+        f"    {machine['command']}",
+        "",
+        f"{machine['threads']} threads, float32, {machine['rounds']} rounds in turns of {machine['seconds']} s; medians; the fastest of a row in bold.",
+        "Outputs (in training: losses and gradients) agreed before anything was timed.",
+    ]
+    notes: list[str] = []
+    for section, (title, text) in SECTIONS.items():
+        chosen = [result for result in results if result.row.section == section]
+        if chosen:
+            lines += ["", f"### {title}", "", text, "", *table(chosen, notes)]
+    if notes:
+        lines += ["", "Not in the tables:", "", *[f"{number}. {note}" for number, note in enumerate(notes, 1)]]
+    choices = [(r.row.name, CONTENDERS[n].title, e.note) for r in results for n, e in r.entries.items() if e.note and e.values]
+    if choices:
+        lines += ["", "Tried out, and the faster taken:", "", *[f"* {row}, {title}: {note}" for row, title, note in choices]]
+    met, missed, open_ = tally(results)
+    lines += ["", f"{met} to be reached were met, {missed} missed, {open_} not measured.", "", "Versions and devices:", ""]
+    lines += [
+        f"* {CONTENDERS[name].title}: {', '.join(f'{key} {value}' for key, value in entry.items())}" for name, entry in versions.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tally(results: Sequence[Result]) -> tuple[int, int, int]:
+    """How many bars were met, missed, and not measured."""
+    outcomes = [(judge(result, bar), bar.limit) for result in results for bar in result.row.bars]
+    met = sum(judged is not None and judged[0] <= limit for judged, limit in outcomes)
+    unmeasured = sum(judged is None for judged, _ in outcomes)
+    return met, len(outcomes) - met - unmeasured, unmeasured
