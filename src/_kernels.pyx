@@ -534,6 +534,11 @@ def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t c
     return {"parts": max(1, parts), "channel_block": block}
 
 
+# all other kernels
+
+include "kernel_params.pxi"
+
+
 # ---- the instruction set of new programs -----------------------------------------------------------------------------
 
 set_isa(os.environ.get("PYCL_CNN_ISA") or isa_list()[0])
