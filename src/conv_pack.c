@@ -1,10 +1,72 @@
 /* Packs weights, or a matrix, into the panels that the GEMM micro-kernel streams (layout in conv.h). */
 #include "conv.h"
 #include "isa.h"
+#include "vec_basic.h"
 
-/* Reductions are read in blocks, so that the cache lines of the outs of a panel stay in L1 while their floats are
- * scattered over the panel's rows. */
+typedef float pack_quad __attribute__((vector_size(16)));
+typedef pack_quad pack_quad_unaligned __attribute__((aligned(4), may_alias));
+
+#if defined(__clang__)
+#define QUAD_LANES(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define QUAD_LANES(a, b, i, j, k, l) __builtin_shuffle(a, b, (__attribute__((vector_size(16))) int){i, j, k, l})
+#endif
+
+/* 4 x 4 floats, rows to columns. */
+ALWAYS_INLINE void transpose_quads(const float *source, int64_t source_stride, float *target, int64_t target_stride) {
+#define ROW(i) (*(const pack_quad_unaligned *)(source + (i) * source_stride))
+    const pack_quad a = ROW(0), b = ROW(1), c = ROW(2), d = ROW(3);
+#undef ROW
+    const pack_quad ab_low = QUAD_LANES(a, b, 0, 4, 1, 5), ab_high = QUAD_LANES(a, b, 2, 6, 3, 7);
+    const pack_quad cd_low = QUAD_LANES(c, d, 0, 4, 1, 5), cd_high = QUAD_LANES(c, d, 2, 6, 3, 7);
+#define COLUMN(i) (*(pack_quad_unaligned *)(target + (i) * target_stride))
+    COLUMN(0) = QUAD_LANES(ab_low, cd_low, 0, 1, 4, 5);
+    COLUMN(1) = QUAD_LANES(ab_low, cd_low, 2, 3, 6, 7);
+    COLUMN(2) = QUAD_LANES(ab_high, cd_high, 0, 1, 4, 5);
+    COLUMN(3) = QUAD_LANES(ab_high, cd_high, 2, 3, 6, 7);
+#undef COLUMN
+}
+
+/* `lanes` contiguous lines of `count` floats each become columns of the panel's rows. */
+static void pack_lines(const float *source, int64_t out_stride, int64_t lanes, int64_t count, float *target,
+                       int64_t width) {
+    int64_t lane = 0;
+    for (; lane + 4 <= lanes; lane += 4) {
+        const float *line = source + lane * out_stride;
+        int64_t i = 0;
+        for (; i + 4 <= count; i += 4) transpose_quads(line + i, out_stride, target + i * width + lane, width);
+        for (; i < count; i++)
+            for (int64_t next = 0; next < 4; next++) target[i * width + lane + next] = line[next * out_stride + i];
+    }
+    for (; lane < lanes; lane++)
+        for (int64_t i = 0; i < count; i++) target[i * width + lane] = source[lane * out_stride + i];
+}
+
+/* Lines are read in blocks, so that the rows of the panel that they are spread over stay in the L1 cache. */
 enum { PACK_BLOCK = 64 };
+
+/* One tap of a panel. */
+static void pack_tap(const struct pack_panels_params *p, const float *source, int64_t lanes, float *target) {
+    const int64_t width = p->panel_width;
+    if (p->out_stride == 1) {
+        for (int64_t i = 0; i < p->reds; i++, source += p->red_stride, target += width)
+            for (int64_t lane = 0; lane < width; lane += VL)
+                vf_store(target + lane, lane < lanes ? vf_load_until(source, lane, lanes) : (vf){0});
+        return;
+    }
+    for (int64_t begin = 0; begin < p->reds; begin += PACK_BLOCK, target += PACK_BLOCK * width) {
+        const int64_t count = min_i64(PACK_BLOCK, p->reds - begin);
+        const float *block = source + begin * p->red_stride;
+        if (p->red_stride == 1)
+            pack_lines(block, p->out_stride, lanes, count, target, width);
+        else
+            for (int64_t lane = 0; lane < lanes; lane++)
+                for (int64_t i = 0; i < count; i++)
+                    target[i * width + lane] = block[lane * p->out_stride + i * p->red_stride];
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t lane = lanes; lane < width; lane++) target[i * width + lane] = 0;
+    }
+}
 
 void KERNEL(pack_panels)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
@@ -15,24 +77,6 @@ void KERNEL(pack_panels)(const void *params, void *const *buffers, int64_t task,
     const float *source = (const float *)buffers[0] + p->offset + group * p->group_stride + panel * width * p->out_stride;
     float *target = (float *)buffers[1] + task * p->tap_rows * p->tap_cols * p->reds * width;
     for (int64_t r = 0; r < p->tap_rows; r++)
-        for (int64_t s = 0; s < p->tap_cols; s++) {
-            const float *tap = source + r * p->tap_row_stride + s * p->tap_col_stride;
-            if (p->out_stride == 1) {
-                for (int64_t i = 0; i < p->reds; i++, target += width)
-                    for (int64_t lane = 0; lane < width; lane += VL)
-                        vf_store(target + lane, vf_load_first(tap + i * p->red_stride + lane,
-                                                              max_i64(0, min_i64(VL, lanes - lane))));
-                continue;
-            }
-            for (int64_t begin = 0; begin < p->reds; begin += PACK_BLOCK) {
-                int64_t count = min_i64(PACK_BLOCK, p->reds - begin);
-                for (int64_t lane = 0; lane < lanes; lane++) {
-                    const float *line = tap + begin * p->red_stride + lane * p->out_stride;
-                    for (int64_t i = 0; i < count; i++) target[i * width + lane] = line[i * p->red_stride];
-                }
-                for (int64_t i = 0; i < count; i++)
-                    for (int64_t lane = lanes; lane < width; lane++) target[i * width + lane] = 0;
-                target += count * width;
-            }
-        }
+        for (int64_t s = 0; s < p->tap_cols; s++, target += p->reds * width)
+            pack_tap(p, source + r * p->tap_row_stride + s * p->tap_col_stride, lanes, target);
 }
