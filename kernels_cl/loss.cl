@@ -3,7 +3,8 @@
 //   loss[row]    = lse - (1 - s) * logits[label] - s/classes * sum logits          lse = log sum exp(logits), s = label smoothing
 //   dlogits[row] = dloss[row] * (softmax(logits) - (1 - s) * onehot(label) - s/classes)
 //
-// Both are 0 in rows whose label is ignore_index.  One work-group for rows_per_group rows, its items share a row:
+// Both are 0 in rows whose label is ignore_index; a label that is no class has loss NaN and gradient 0.
+// One work-group for rows_per_group rows, its items share a row:
 // global size (blocks of rows * WORK_GROUP), local size (WORK_GROUP).
 //
 //      logits | c0 c1 c2 ... | label   ->   maximum, sum of exponentials, sum   ->   loss
@@ -43,7 +44,9 @@ __kernel void cross_entropy(
         const int label = labels[labels_offset + row];
         if (get_local_id(0) == 0) {
             float value = 0.0f;
-            if (label != ignore_index) {
+            if (label != ignore_index && (uint)label >= (uint)classes)
+                value = NAN;
+            else if (label != ignore_index) {
                 value = (1.0f - smoothing) * (log_total - (x[label] - top));
                 if (smoothing != 0.0f)
                     value += smoothing * (log_total - sum / classes);
@@ -67,7 +70,7 @@ __kernel void cross_entropy_backward(
         __global const float *x = logits + logits_offset + row * classes;
         __global float *dx = dlogits + dlogits_offset + row * classes;
         const int label = labels[labels_offset + row];
-        if (label == ignore_index) {                    // the same for all items of the work-group
+        if (label == ignore_index || (uint)label >= (uint)classes) {     // the same for all items of the work-group
             for (int i = FIRST; i < classes; i += STEP)
                 store_some((real)(0.0f), dx + i, classes - i);
             continue;
@@ -88,4 +91,16 @@ __kernel void cross_entropy_backward(
                 dx[label] = slope * (exp(x[label] - top) * scale - smoothing / classes - (1.0f - smoothing));
         }
     }
+}
+
+// y[i] = 0 where labels[i] is ignore_index, else 1: which rows a mean counts.  Work-item g: the labels [g*span, (g+1)*span).
+__kernel void label_mask(
+    __global const int *labels, const int labels_offset,
+    __global float *y, const int y_offset,
+    const int count, const int span, const int ignore_index)
+{
+    const int first = get_global_id(0) * span;
+    const int last = min(first + span, count);
+    for (int i = first; i < last; ++i)
+        y[y_offset + i] = labels[labels_offset + i] == ignore_index ? 0.0f : 1.0f;
 }

@@ -1,12 +1,18 @@
-// Max pooling of x[n,h,w,c] and its gradient.
+// Max pooling of x[n,h,w,c] and its gradient.  Windows come in tables, so that regular and adaptive pooling are one.
 //
-//   y[n,a,b,c] = maximum of x over the window of (a,b) without padding; indices its place row*w + column, the first of equals, the last NaN.
+//   y[n,a,b,c] = maximum of x over the window of (a,b); indices its place row*w + column, the first of equals, the last NaN.
 //   dx[n,row,column,c] = sum of dy over the windows that cover (row, column) and whose index says so: a gather, no atomics.
+//
+// windows  int [2*y_rows + 2*y_columns]: first and end row of every window row, first and end column of every window column,
+//          inside the image; positions go up by the dilation.
+// covers   int [2*x_rows + 2*x_columns]: first and end window row that may cover a row, the same for columns (more are
+//          allowed: the indices decide).
+// indices  absent (offset -1) where nobody asks for them.
 //
 // Work-item (vector of VEC channels, block of pixels_per_item pixels of a row, n*row): the grid is y's forward, dx's backward.
 //
-//        x  . . . . .      window rows a*row_step - pad_top + r*row_dilation        y  a,b
-//           . 3 1 . .  ->                                                               3    index of that 3
+//        x  . . . . .      window of (a, b): rows windows[a] ..            y  a,b
+//           . 3 1 . .  ->  below windows[y_rows + a], columns alike           3    index of that 3
 //           . 2 0 . .
 #include "vectors.cl"
 
@@ -34,29 +40,25 @@ __kernel void max_pool(
     __global const float *x, const int x_offset,
     __global float *y, const int y_offset,
     __global int *indices, const int indices_offset,
+    __global const int *windows,
     const int x_rows, const int x_columns, const int channels,
     const int y_rows, const int y_columns,
-    const int kernel_rows, const int kernel_columns, const int row_step, const int column_step,
-    const int pad_top, const int pad_left, const int row_dilation, const int column_dilation, const int pixels_per_item)
+    const int row_dilation, const int column_dilation, const int pixels_per_item)
 {
     const int channel = get_global_id(0) * VEC;
     const int lanes = min(channels - channel, VEC);
     const int a = get_global_id(2) % y_rows;
     __global const float *image = x + x_offset + (int)get_global_id(2) / y_rows * x_rows * x_columns * channels + channel;
     const int place = (int)get_global_id(2) * y_columns * channels + channel;
+    const int first_row = windows[a], end_row = windows[y_rows + a];
     const int first = get_global_id(1) * pixels_per_item;
     const int last = min(first + pixels_per_item, y_columns);
     for (int b = first; b < last; ++b) {
+        const int first_column = windows[2 * y_rows + b], end_column = windows[2 * y_rows + y_columns + b];
         real best = (real)(-INFINITY);
         whole where = (whole)(-1);
-        for (int r = 0; r < kernel_rows; ++r) {
-            const int row = a * row_step - pad_top + r * row_dilation;
-            if ((uint)row >= (uint)x_rows)
-                continue;
-            for (int s = 0; s < kernel_columns; ++s) {
-                const int column = b * column_step - pad_left + s * column_dilation;
-                if ((uint)column >= (uint)x_columns)
-                    continue;
+        for (int row = first_row; row < end_row; row += row_dilation) {
+            for (int column = first_column; column < end_column; column += column_dilation) {
                 const int index = row * x_columns + column;
                 const real value = load_some(image + index * channels, lanes);
                 // `where < 0` gives a window of -infinity the place of its first element.
@@ -66,7 +68,8 @@ __kernel void max_pool(
             }
         }
         store_some(best, y + y_offset + place + b * channels, lanes);
-        store_some_whole(where, indices + indices_offset + place + b * channels, lanes);
+        if (indices_offset >= 0)
+            store_some_whole(where, indices + indices_offset + place + b * channels, lanes);
     }
 }
 
@@ -74,29 +77,24 @@ __kernel void max_pool_backward(
     __global const float *dy, const int dy_offset,
     __global const int *indices, const int indices_offset,
     __global float *dx, const int dx_offset,
+    __global const int *covers,
     const int x_rows, const int x_columns, const int channels,
-    const int y_rows, const int y_columns,
-    const int kernel_rows, const int kernel_columns, const int row_step, const int column_step,
-    const int pad_top, const int pad_left, const int row_dilation, const int column_dilation, const int pixels_per_item)
+    const int y_rows, const int y_columns, const int pixels_per_item)
 {
     const int channel = get_global_id(0) * VEC;
     const int lanes = min(channels - channel, VEC);
     const int row = get_global_id(2) % x_rows;
     const int image = (int)get_global_id(2) / x_rows * y_rows * y_columns * channels + channel;
+    const int first_a = covers[row], end_a = covers[x_rows + row];
     const int first = get_global_id(1) * pixels_per_item;
     const int last = min(first + pixels_per_item, x_columns);
     for (int column = first; column < last; ++column) {
         const whole here = (whole)(row * x_columns + column);
+        const int first_b = covers[2 * x_rows + column], end_b = covers[2 * x_rows + x_columns + column];
         real sum = (real)(0.0f);
-        for (int r = 0; r < kernel_rows; ++r) {
-            const int a_steps = row + pad_top - r * row_dilation;
-            if (a_steps < 0 || a_steps % row_step || a_steps / row_step >= y_rows)
-                continue;
-            for (int s = 0; s < kernel_columns; ++s) {
-                const int b_steps = column + pad_left - s * column_dilation;
-                if (b_steps < 0 || b_steps % column_step || b_steps / column_step >= y_columns)
-                    continue;
-                const int place = image + (a_steps / row_step * y_columns + b_steps / column_step) * channels;
+        for (int a = first_a; a < end_a; ++a) {
+            for (int b = first_b; b < end_b; ++b) {
+                const int place = image + (a * y_columns + b) * channels;
                 const real slope = load_some(dy + dy_offset + place, lanes);
                 sum += load_some_whole(indices + indices_offset + place, lanes) == here ? slope : (real)(0.0f);
             }

@@ -12,6 +12,8 @@ import pytest
 from helpers.opencl import execute
 from pycl_cnn.backends.opencl import devices as opencl_devices
 from pycl_cnn.backends.opencl.programs import open_context
+from pycl_cnn.backends.windows import cover_table, window_table
+from pycl_cnn.geometry import PoolAxis, PoolGeometry
 
 pytest.importorskip("pyopencl")
 DEVICES = opencl_devices.devices()
@@ -379,21 +381,22 @@ def test_max_pool(context, random, kernel, step, pad, dilation):
                     best, where = value, row * w + column
         y_reference[image, a, b, channel], index_reference[image, a, b, channel] = best, where
     arguments = dict(
-        x_rows=h, x_columns=w, channels=c, y_rows=rows, y_columns=columns, kernel_rows=kernel[0], kernel_columns=kernel[1],
-        row_step=step[0], column_step=step[1], pad_top=pad[0], pad_left=pad[1], row_dilation=dilation[0], column_dilation=dilation[1],
-        pixels_per_item=2,
+        x_rows=h, x_columns=w, channels=c, y_rows=rows, y_columns=columns, pixels_per_item=2,
     )
+    axes = [PoolAxis(size, out, k, s, p, d) for size, out, k, s, p, d in zip((h, w), (rows, columns), kernel, step, pad, dilation)]
+    geometry = PoolGeometry(n, c, *axes)
     vectors = blocks_of(context, "max_pool", c, 1)
     result = execute(
         context, "max_pool", "max_pool", (vectors, ceil_div(columns, 2), n * rows), (1, 1, 1), dict(x=x),
-        dict(y=y_reference.shape, indices=(y_reference.shape, numpy.int32)), **arguments,
+        dict(y=y_reference.shape, indices=(y_reference.shape, numpy.int32)), windows=context.constant(window_table(geometry)),
+        row_dilation=dilation[0], column_dilation=dilation[1], **arguments,
     )
     numpy.testing.assert_array_equal(result["y"], y_reference)
     assert (result["indices"] == index_reference).all()
     dy = normal(random, *y_reference.shape)
     dx = execute(
         context, "max_pool", "max_pool_backward", (vectors, ceil_div(w, 2), n * h), (1, 1, 1), dict(dy=dy, indices=index_reference),
-        dict(dx=x.shape), **arguments,
+        dict(dx=x.shape), covers=context.constant(cover_table(geometry)), **arguments,
     )["dx"]
     reference = numpy.zeros((n, h * w, c))
     for image, a, b, channel in numpy.ndindex(dy.shape):

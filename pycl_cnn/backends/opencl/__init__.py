@@ -18,9 +18,9 @@ class OpenClBackend(Backend):
 
     @cached_property
     def algorithms(self) -> dict[type[Op], list[Algorithm]]:  # type: ignore[override]
-        from . import conv, matmul, movement, pointwise, reduce
+        from . import batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax
 
-        families = (conv, matmul, movement, pointwise, reduce)
+        families = (batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax)
         return {op: list(table) for family in families for op, table in family.ALGORITHMS.items()}
 
     def devices(self) -> Sequence[Device]:

@@ -42,7 +42,7 @@ class Call:
     stem: str
     entry: str
     global_size: Sequence[int]
-    local_size: Sequence[int]
+    local_size: Sequence[int] | None  # None: the driver chooses
     arguments: Mapping[str, Any]
     defines: Mapping[str, int] = field(default_factory=dict)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Table, Value, Zeros, device_context
 from .reduce import reduce_call
-from .sizes import blocks, clamp, stream, vector
+from .sizes import blocks, clamp, grid, stream, vector
 
 
 def tap_offsets(phase: Phase) -> np.ndarray:
@@ -137,14 +137,12 @@ class Pack(OpenClAlgorithm):
                 "width": p.width,
                 "span": span,
             }
-            calls.append(Call("pack", "pack", (items, len(p.taps), p.groups * blocks(p.outs, p.width)), (1, 1, 1), arguments))
+            calls.append(Call("pack", "pack", *grid(context, items, len(p.taps), p.groups * blocks(p.outs, p.width)), arguments))
         return calls
 
 
 def lay_out(panels: Sequence[Panels]) -> PackPanels:
     """The panels one behind the other."""
-    from dataclasses import replace
-
     placed, place = [], 0
     for p in panels:
         placed.append(replace(p, place=place))
@@ -211,7 +209,7 @@ def igemm_call(
     }
     defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation_number(epilogue)}
     size = (blocks(pixel_blocks, per_item), blocks(panels.outs, tile.panel), panels.groups)
-    return Call("conv_igemm", "conv_igemm", size, (1, 1, 1), arguments, defines)
+    return Call("conv_igemm", "conv_igemm", *grid(context, *size), arguments, defines)
 
 
 def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
@@ -312,7 +310,7 @@ class Depthwise(OpenClAlgorithm):
                 **epilogue_arguments(node, epilogue, offset),
             }
             size = (blocks(g.channels, width), blocks(phase.cols.grid, columns), source[0] * phase.rows.grid)
-            calls.append(Call("conv_depthwise", "conv_depthwise", size, (1, 1, 1), arguments, {"ACTIVATION": activation_number(epilogue)}))
+            calls.append(Call("conv_depthwise", "conv_depthwise", *grid(context, *size), arguments, {"ACTIVATION": activation_number(epilogue)}))
         return calls
 
 
@@ -356,7 +354,7 @@ def weight_gradient_calls(
         "pixels_per_part": blocks(pixels, parts),
     }
     defines = {"VEC": width, "NV": vectors, "MO": rows}
-    calls = [Call("conv_weight_gradient", "conv_weight_gradient", (*size, parts), (1, 1, 1), arguments, defines)]
+    calls = [Call("conv_weight_gradient", "conv_weight_gradient", *grid(context, *size, parts), arguments, defines)]
     if parts > 1:
         calls.append(reduce_call(context, At(None), dw, 1, parts, dw.spec.size, 1, "sum", 1.0))
     return calls
@@ -382,7 +380,8 @@ class WeightGradient(OpenClAlgorithm):
     def calls(self, node: Node, context: Context) -> list[Call]:
         assert isinstance(node.op, ConvBackwardWeight)
         g = node.op.geometry
-        return weight_gradient_calls(context, *node.inputs, node.outputs[0], g.input_shape, g.output_shape, g.forward_phases[0], g.groups)
+        x, dy = node.inputs
+        return weight_gradient_calls(context, x, dy, node.outputs[0], g.input_shape, g.output_shape, g.forward_phases[0], g.groups)
 
 
 class DepthwiseWeightGradient(OpenClAlgorithm):
@@ -418,7 +417,7 @@ class DepthwiseWeightGradient(OpenClAlgorithm):
             "rows_per_part": blocks(g.batch * g.out[0], parts),
         }
         size = (blocks(g.channels, vector(context, "conv_depthwise")), tap_count(phase), parts)
-        calls = [Call("conv_depthwise", "conv_depthwise_weight_gradient", size, (1, 1, 1), arguments, {"ACTIVATION": 0})]
+        calls = [Call("conv_depthwise", "conv_depthwise_weight_gradient", *grid(context, *size), arguments, {"ACTIVATION": 0})]
         if parts > 1:
             calls.append(reduce_call(context, At(None), dw, 1, parts, dw.spec.size, 1, "sum", 1.0))
         return calls

@@ -24,7 +24,7 @@ class Launch:
         self.entry = entry
         self.kernel = context.kernel(stem, entry, **(defines or {}))
         self.global_size = tuple(map(int, global_size))
-        self.local_size = tuple(map(int, local_size))
+        self.local_size = None if local_size is None else tuple(map(int, local_size))
         self._queue = context.queue
         self._enqueue = _devices.import_pyopencl().enqueue_nd_range_kernel
         self._buffers = {}

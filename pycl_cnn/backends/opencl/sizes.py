@@ -5,7 +5,6 @@ from __future__ import annotations
 from .programs import Context
 
 CPU_ITEM = 8192  # floats that a work-item of a CPU handles, where work is elementwise
-GROUP = 64  # work-items of a GPU's work-group, where the kernel leaves it open
 
 
 def blocks(count: int, block: int) -> int:
@@ -29,12 +28,18 @@ def stream(context: Context, count: int, width: int = 1) -> tuple[int, int]:
     return blocks(vectors, span), span
 
 
-def grid(context: Context, items: int, *others: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(global size, local size) of independent work-items; on a GPU the first axis is rounded up to whole work-groups.
+def grid(context: Context, items: int, *others: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """(global size, local size) of independent work-items: one for each work-group on a CPU, the driver's choice on a GPU."""
+    return (items, *others), None if context.device.is_gpu else (1,) * (1 + len(others))
 
-    For kernels that ignore work-items past the end.
-    """
-    if not context.device.is_gpu:
-        return (items, *others), (1,) * (1 + len(others))
-    group = min(GROUP, context.device.max_work_group)
-    return (blocks(items, group) * group, *others), (group, *(1 for _ in others))
+
+def rows_per_group(context: Context, stem: str, rows: int, length: int) -> tuple[int, tuple[int], tuple[int]]:
+    """(rows of a work-group, global size, local size) of kernels whose work-items share rows of `length`."""
+    group = context.define(stem, "WORK_GROUP")
+    per_group = 1 if context.device.is_gpu else clamp(CPU_ITEM // max(1, length), 1, max(1, rows))
+    return per_group, (blocks(rows, per_group) * group,), (group,)
+
+
+def pixels_per_item(context: Context, pixels: int) -> int:
+    """Neighbouring pixels of a row that a work-item handles."""
+    return 1 if context.device.is_gpu else clamp(pixels, 1, 64)
