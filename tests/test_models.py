@@ -6,7 +6,6 @@ And `to_fully_convolutional`: the converted network is the original one, moved o
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -34,12 +33,15 @@ def entry(request):
     return models.get(request.param)
 
 
-def size(model):
-    return sum(parameter.size for parameter in model.parameters())
+@pytest.fixture(scope="module")
+def empty(entry):
+    """The network without its initial weights, which take the large ones a second."""
+    with nn.init.skipped():
+        return entry.build()
 
 
-def test_published_parameter_counts(entry):
-    assert size(entry.build()) == COUNTS[entry.name] == entry.parameters
+def test_published_parameter_counts(entry, empty):
+    assert sum(parameter.size for parameter in empty.parameters()) == COUNTS[entry.name] == entry.parameters
 
 
 def test_number_of_classes(entry):
@@ -115,8 +117,8 @@ KEYS = {
 }
 
 
-def test_names_of_parameters_and_buffers(entry):
-    assert list(entry.build().state_dict()) == KEYS[entry.name]
+def test_names_of_parameters_and_buffers(entry, empty):
+    assert list(empty.state_dict()) == KEYS[entry.name]
 
 
 # ---- initial weights --------------------------------------------------------------------------------------------------------
@@ -138,9 +140,7 @@ def test_resnet_starts_as_torchvisions():
 
 
 def test_vgg_and_mobilenet_start_as_torchvisions():
-    start = time.perf_counter()
     weights = models.vgg16().state_dict()
-    assert time.perf_counter() - start < 20  # seconds; about one where nothing else runs
     spread(weights["features.28.weight"], math.sqrt(2 / (512 * 9)))
     spread(weights["classifier.3.weight"], 0.01)
     assert not weights["features.28.bias"].any() and not weights["classifier.3.bias"].any()
@@ -400,7 +400,7 @@ def test_published_networks_convert(name):
 @pytest.mark.parametrize("name", ["alexnet", "vgg16"])
 def test_large_published_networks_convert(name):
     with nn.init.skipped():
-        model = models.build(name, num_classes=2, **({"init_weights": False} if name == "vgg16" else {}))
+        model = models.build(name, num_classes=2)
     converted = to_fully_convolutional(model, (3, 224, 224))
     assert list(converted.state_dict()) == list(model.state_dict())
     assert converted.summary((1, 3, 224, 224)).output_shape == (1, 2, 1, 1)

@@ -33,7 +33,8 @@ def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str], metada
     """Write a model's state_dict, or a mapping of names to arrays, to `path` in safetensors, as float32.
 
     `metadata` is kept in the file beside the format's name and version (see :func:`read_metadata`). The file appears under its
-    name only when all of it is on the disk: a full disk (OSError) or a kill leaves an older file as it was.
+    name only when all of it is on the disk: a full disk (OSError) or a kill leaves an older file as it was (a kill also leaves a
+    hidden file ending in .part, which may be removed).
     Raises DtypeError or FormatError for what is no array of real numbers.
     """
     arrays = {name: _as_float32(name, value) for name, value in (model.state_dict() if isinstance(model, Module) else model).items()}
