@@ -41,10 +41,10 @@ inline float NAME(const real value, __local float *scratch) { \
     for (int lane = 1; lane < VEC; ++lane) \
         result = COMBINE(result, lanes[lane]); \
     scratch[item] = result; \
-    for (int half = WORK_GROUP / 2; half > 0; half /= 2) { \
+    for (int reach = WORK_GROUP / 2; reach > 0; reach /= 2) { \
         barrier(CLK_LOCAL_MEM_FENCE); \
-        if (item < half) \
-            scratch[item] = COMBINE(scratch[item], scratch[item + half]); \
+        if (item < reach) \
+            scratch[item] = COMBINE(scratch[item], scratch[item + reach]); \
     } \
     barrier(CLK_LOCAL_MEM_FENCE); \
     result = scratch[0]; \

@@ -259,17 +259,22 @@ def test_copy_moves_a_strided_view(context, random):
     assert (y == view).all()
 
 
+# Items of a work-group: 1 as on CPUs, 8 as on GPUs in small, whatever the device is.
+work_groups = pytest.mark.parametrize("group", [1, 8])
+
+
 def blocks_of(context, stem, count, span):
     return ceil_div(count, span * context.define(stem, "VEC"))
 
 
+@pytest.mark.parametrize("local_memory", [0, 1])
 @pytest.mark.parametrize("rows, columns", [(5, 3), (33, 41)])
-def test_transpose(context, rows, columns):
+def test_transpose(context, local_memory, rows, columns):
     x = numpy.arange(2 * rows * columns, dtype=numpy.int32).reshape(2, rows, columns)
     tile = 16
-    local = (tile, tile // 4, 1) if context.define("movement", "LOCAL_MEMORY") else (1, 1, 1)
+    local = (tile, tile // 4, 1) if local_memory else (1, 1, 1)
     size = (ceil_div(columns, tile) * local[0], ceil_div(rows, tile) * local[1], 2)
-    y = execute(context, "movement", "transpose", size, local, dict(x=x), dict(y=((2, columns, rows), numpy.int32)), dict(TILE=tile), rows=rows, columns=columns)["y"]
+    y = execute(context, "movement", "transpose", size, local, dict(x=x), dict(y=((2, columns, rows), numpy.int32)), dict(TILE=tile, LOCAL_MEMORY=local_memory), rows=rows, columns=columns)["y"]
     assert (y == x.transpose(0, 2, 1)).all()
 
 
@@ -281,14 +286,14 @@ def test_fill(context):
 REDUCTIONS = {0: numpy.sum, 2: numpy.max, 3: numpy.min, 4: numpy.prod}
 
 
+@work_groups
 @pytest.mark.parametrize("kind", REDUCTIONS)
 @pytest.mark.parametrize("reds, parts", [(1, 1), (7, 1), (75, 2)])
-def test_reduce(context, random, kind, reds, parts):
+def test_reduce(context, random, group, kind, reds, parts):
     x = normal(random, 3, reds)
-    group = context.define("reduce", "WORK_GROUP")
     arguments = dict(parts=parts, reds_per_part=ceil_div(reds, parts))
     y = execute(
-        context, "reduce", "reduce_rows", (parts * group, 2), (group, 1), dict(x=x), dict(y=(3, parts)), dict(REDUCTION=kind),
+        context, "reduce", "reduce_rows", (parts * group, 2), (group, 1), dict(x=x), dict(y=(3, parts)), dict(REDUCTION=kind, WORK_GROUP=group),
         outer=3, reds=reds, rows_per_group=2, scale=2.0, **arguments,
     )["y"]
     close(REDUCTIONS[kind](y.astype(float) / 2, axis=1), REDUCTIONS[kind](x.astype(float), axis=1), reds, scale=4 if kind != 4 else 1)
@@ -296,24 +301,25 @@ def test_reduce(context, random, kind, reds, parts):
     x = normal(random, 2, reds, 21)
     y = execute(
         context, "reduce", "reduce_columns", (blocks_of(context, "reduce", 21, 2), parts, 2), (1, 1, 1), dict(x=x), dict(y=(2, parts, 21)),
-        dict(REDUCTION=kind), reds=reds, inner=21, span=2, scale=2.0, **arguments,
+        dict(REDUCTION=kind, WORK_GROUP=group), reds=reds, inner=21, span=2, scale=2.0, **arguments,
     )["y"]
     close(REDUCTIONS[kind](y.astype(float) / 2, axis=1), REDUCTIONS[kind](x.astype(float), axis=1), reds, scale=4 if kind != 4 else 1)
 
 
-def test_reduce_keeps_nan(context):
+@work_groups
+def test_reduce_keeps_nan(context, group):
     x = numpy.array([[1, numpy.nan, 2], [numpy.nan, 1, 1], [3, 1, 2]], numpy.float32)
-    group = context.define("reduce", "WORK_GROUP")
     y = execute(
-        context, "reduce", "reduce_rows", (group, 3), (group, 1), dict(x=x), dict(y=(3,)), dict(REDUCTION=2),
+        context, "reduce", "reduce_rows", (group, 3), (group, 1), dict(x=x), dict(y=(3,)), dict(REDUCTION=2, WORK_GROUP=group),
         outer=3, reds=3, parts=1, reds_per_part=3, rows_per_group=1, scale=1.0,
     )["y"]
     assert numpy.isnan(y[:2]).all() and y[2] == 3
 
 
+@work_groups
 @pytest.mark.parametrize("log", [0, 1])
 @pytest.mark.parametrize("axis", [1, 10, 67])
-def test_softmax(context, random, log, axis):
+def test_softmax(context, random, group, log, axis):
     def reference(x, dy):
         e = numpy.exp(x - x.max(axis=1, keepdims=True))
         p = e / e.sum(axis=1, keepdims=True)
@@ -321,33 +327,32 @@ def test_softmax(context, random, log, axis):
             return numpy.log(p), dy - p * dy.sum(axis=1, keepdims=True)
         return p, p * (dy - (dy * p).sum(axis=1, keepdims=True))
 
-    group = context.define("softmax", "WORK_GROUP")
     x, dy = normal(random, 5, axis) * 4, normal(random, 5, axis)
     y_reference, dx_reference = reference(x.astype(float), dy.astype(float))
     arguments = dict(outer=5, axis=axis, rows_per_group=2)
-    y = execute(context, "softmax", "softmax_rows", (3 * group,), (group,), dict(x=x), dict(y=x.shape), dict(LOG=log), **arguments)["y"]
+    y = execute(context, "softmax", "softmax_rows", (3 * group,), (group,), dict(x=x), dict(y=x.shape), dict(LOG=log, WORK_GROUP=group), **arguments)["y"]
     close(y, y_reference, axis, scale=4)
-    dx = execute(context, "softmax", "softmax_backward_rows", (3 * group,), (group,), dict(y=y, dy=dy), dict(dx=x.shape), dict(LOG=log), **arguments)["dx"]
+    dx = execute(context, "softmax", "softmax_backward_rows", (3 * group,), (group,), dict(y=y, dy=dy), dict(dx=x.shape), dict(LOG=log, WORK_GROUP=group), **arguments)["dx"]
     close(dx, dx_reference, axis, scale=8)
 
     x, dy = normal(random, 2, axis, 19) * 4, normal(random, 2, axis, 19)
     y_reference, dx_reference = reference(x.astype(float), dy.astype(float))
     size = (blocks_of(context, "softmax", 19, 1), 2)
-    y = execute(context, "softmax", "softmax_columns", size, (1, 1), dict(x=x), dict(y=x.shape), dict(LOG=log), axis=axis, inner=19)["y"]
+    y = execute(context, "softmax", "softmax_columns", size, (1, 1), dict(x=x), dict(y=x.shape), dict(LOG=log, WORK_GROUP=group), axis=axis, inner=19)["y"]
     close(y, y_reference, axis, scale=4)
-    dx = execute(context, "softmax", "softmax_backward_columns", size, (1, 1), dict(y=y, dy=dy), dict(dx=x.shape), dict(LOG=log), axis=axis, inner=19)["dx"]
+    dx = execute(context, "softmax", "softmax_backward_columns", size, (1, 1), dict(y=y, dy=dy), dict(dx=x.shape), dict(LOG=log, WORK_GROUP=group), axis=axis, inner=19)["dx"]
     close(dx, dx_reference, axis, scale=8)
 
 
+@work_groups
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("classes", [3, 37])
-def test_cross_entropy(context, random, smoothing, classes):
+def test_cross_entropy(context, random, group, smoothing, classes):
     rows, ignored = 5, -100
     logits, dloss = normal(random, rows, classes) * 3, normal(random, rows)
     labels = numpy.array([0, classes - 1, ignored, 1, 2], numpy.int32)
-    group = context.define("loss", "WORK_GROUP")
     arguments = dict(rows=rows, classes=classes, rows_per_group=2, ignore_index=ignored, smoothing=smoothing)
-    loss = execute(context, "loss", "cross_entropy", (3 * group,), (group,), dict(logits=logits, labels=labels), dict(loss=(rows,)), **arguments)["loss"]
+    loss = execute(context, "loss", "cross_entropy", (3 * group,), (group,), dict(logits=logits, labels=labels), dict(loss=(rows,)), dict(WORK_GROUP=group), **arguments)["loss"]
     x = logits.astype(float)
     logp = x - x.max(axis=1, keepdims=True)
     logp -= numpy.log(numpy.exp(logp).sum(axis=1, keepdims=True))
@@ -357,7 +362,7 @@ def test_cross_entropy(context, random, smoothing, classes):
     close(loss, -(used * target * logp).sum(axis=1), classes, scale=2)
     dlogits = execute(
         context, "loss", "cross_entropy_backward", (3 * group,), (group,), dict(logits=logits, labels=labels, dloss=dloss),
-        dict(dlogits=x.shape), **arguments,
+        dict(dlogits=x.shape), dict(WORK_GROUP=group), **arguments,
     )["dlogits"]
     close(dlogits, used * dloss[:, None] * (numpy.exp(logp) - target), classes, scale=2)
 

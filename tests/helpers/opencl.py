@@ -16,6 +16,8 @@ def execute(context, stem, entry, global_size, local_size, inputs, outputs, defi
 
     `inputs` maps parameter names to arrays, (array, first element) pairs or None, `outputs` to shapes, (shape, dtype) pairs, or arrays that are updated in place.
     """
+    import pyopencl as cl
+
     pieces, places, length = [], {}, 0
     for name, value in {**inputs, **outputs}.items():
         if value is None:
@@ -34,13 +36,11 @@ def execute(context, stem, entry, global_size, local_size, inputs, outputs, defi
         length += guard.size + value.size
     pieces.append(numpy.full(GUARD, numpy.nan, numpy.float32))
     before = numpy.concatenate(pieces)
-    buffer = context.constant(before)
+    buffer = cl.Buffer(context.cl, cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR, hostbuf=before)
     bound = {name: (buffer, places[name][0]) if name in places else None for name in {**inputs, **outputs}}
     launch = Launch(context, stem, entry, global_size, local_size, defines, **bound, **arguments)
     launch.enqueue()
     after = numpy.empty_like(before)
-    import pyopencl as cl
-
     cl.enqueue_copy(context.queue, after, buffer)
     results = {}
     untouched = numpy.ones(before.size, bool)

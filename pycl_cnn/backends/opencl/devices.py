@@ -182,27 +182,35 @@ def _candidates(device):
 
 
 def _measure(device, seconds=60):
-    """GFLOP/s of every candidate, in a process that may die: some compilers crash on vectors they do not support."""
+    """GFLOP/s of every candidate, in a process that may die: some compilers crash on vectors they do not support.
+
+    Raises OpenCLUnavailable when not one gives the correct result.
+    """
     from . import programs
 
     script = pathlib.Path(__file__).with_name("probe.py")
     source = programs.source_text("conv_igemm")
     waiting = _candidates(device)
-    measured = {}
+    measured, failures = {}, []
     while waiting:
         request = json.dumps({"index": device.index, "source": source, "candidates": waiting})
         try:
-            answer = subprocess.run(
-                [sys.executable, str(script)], input=request, capture_output=True, text=True, timeout=seconds
-            ).stdout
+            done = subprocess.run([sys.executable, str(script)], input=request, capture_output=True, text=True, timeout=seconds)
+            answer, complaint = done.stdout, done.stderr
         except subprocess.TimeoutExpired as slow:
-            answer = (slow.stdout or b"").decode(errors="replace")
+            answer, complaint = (slow.stdout or b"").decode(errors="replace"), f"no answer in {seconds} s"
         rates = [json.loads(line) for line in answer.splitlines() if line.startswith("{") and line.endswith("}")]
         for candidate, rate in zip(waiting, rates):
             measured[candidate] = rate["gflops"]
+            failures += [rate["failure"]] if rate["failure"] else []
         if len(rates) < len(waiting):
             measured[waiting[len(rates)]] = 0.0      # the process died or hung on this one
+            failures.append(f"the compiler or the kernel crashed or hung; {complaint[-1000:]}")
         waiting = waiting[len(rates) + 1:]
+    if not any(measured.values()):
+        raise OpenCLUnavailable(
+            f"[opencl] device {device.index} ({device.name}, {device.platform_version}) builds no correct kernel: {failures[0] if failures else ''}"
+        )
     return measured
 
 
@@ -214,9 +222,7 @@ def capabilities(device):
     if known is not None:
         return Capabilities(**known)
     measured = _measure(device)
-    fastest = max(measured.values(), default=0.0)
-    if fastest == 0.0:
-        raise OpenCLUnavailable(f"[opencl] device {device.index} ({device.name}, {device.platform_version}) builds no correct kernel")
+    fastest = max(measured.values())
     width, form = next(candidate for candidate in _candidates(device) if measured[candidate] >= 0.95 * fastest)
     result = Capabilities(width, form, {f"{w} {MULTIPLY_ADD_FORMS[f]}": rate for (w, f), rate in measured.items()})
     write_cache(name, {**read_cache(name), device.key: asdict(result)})

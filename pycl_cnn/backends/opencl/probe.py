@@ -66,11 +66,12 @@ def main():
     context = cl.Context([flat_device(request["index"])])
     queue = cl.CommandQueue(context)
     for width, form in request["candidates"]:
+        failure = ""
         try:
             gflops = rate(context, queue, request["source"], width, form)
-        except cl.Error:
-            gflops = 0.0
-        print(json.dumps({"gflops": round(gflops, 2)}), flush=True)
+        except cl.Error as error:
+            gflops, failure = 0.0, str(error)[:1000]
+        print(json.dumps({"gflops": round(gflops, 3), "failure": failure}), flush=True)
 
 
 if __name__ == "__main__":
