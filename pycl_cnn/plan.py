@@ -138,13 +138,18 @@ def _readers(state: Value) -> list[Node]:
     return found
 
 
+def does_work(node: Node) -> bool:
+    """Whether there is anything to do for `node`: it is neither a leaf nor a view, and its results have elements."""
+    return bool(node.inputs) and not isinstance(node.op, Reshape) and any(output.nbytes for output in node.outputs)
+
+
 def make_plan(graph: Graph, workspace: Callable[[Node], int]) -> Plan:
     """Order the nodes of a protected graph, find every value a place, lay out the arena. `workspace` gives a node's extra bytes."""
     plan = Plan(graph)
     fixed = fixed_values(graph) - {_root(value).node for value in graph.outputs}  # copies of what is computed once are made at every run
     nodes = ordered_steps(graph)
     for node in nodes:
-        if not isinstance(node.op, Reshape):
+        if does_work(node):
             (plan.setup if node in fixed else plan.run).append(Step(node))
     _place(plan, fixed, nodes)
     for index, step in enumerate(plan.run):
@@ -188,7 +193,7 @@ def _place(plan: Plan, fixed: set[Node], nodes: Sequence[Node]) -> None:
                 first = setup_position[node]
                 places[output] = Storage(kind, output.nbytes, output, first=first, last=max(setup_read.get(output, first), first))
                 continue
-            index = position[node]
+            index = position.get(node, 0)  # without work it has no step, and its results no bytes
             last = max(last_read.get(output, index), index)
             if output in output_roots:
                 places[output] = Storage(Kind.OUTPUT, output.nbytes, output)

@@ -18,8 +18,7 @@ from ..errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 from ..graph import Graph, Node, Value
 from ..ops.base import Op
 from ..ops.leaf import State
-from ..ops.movement import Reshape
-from ..plan import Kind, Plan, Step, make_plan, protect
+from ..plan import Kind, Plan, Step, does_work, make_plan, protect
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Backend:
         `force` names an algorithm for an operation, e.g. ``{"Conv": "direct"}``. Raises UnsupportedError where no algorithm is left.
         """
         protect(graph)
-        while open_nodes := [node for node in graph.nodes() if node.inputs and node.algorithm is None and not isinstance(node.op, Reshape)]:
+        while open_nodes := [node for node in graph.nodes() if does_work(node) and node.algorithm is None]:
             for node in open_nodes:  # an algorithm may insert nodes, which need one in turn
                 self._choose(graph, node, device, force or {})
         graph.prune()

@@ -52,6 +52,8 @@ class ReferenceProgram(Program):
         return {name: self.kept[self.plan.graph.states[name]].astype(np.float32) for name in names}
 
     def _get(self, value: Value, values: dict[Value, np.ndarray]) -> np.ndarray:
+        if value.nbytes == 0:
+            return np.zeros(value.shape, value.dtype)
         if value not in values and isinstance(value.op, Reshape):
             return self._get(value.node.inputs[0], values).reshape(value.shape)
         return values[value]

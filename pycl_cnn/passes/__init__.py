@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..graph import Graph
 from .fold_affine import fold_affine
+from .fold_empty import fold_empty
 from .fuse_activation import fuse_activation
 from .fuse_epilogue import fuse_epilogue
 from .layout import fold_flatten, settle_layout
@@ -28,6 +29,7 @@ def optimised(graph: Graph) -> Graph:
     """Fold and fuse. After gradients are taken, before a backend lowers the graph."""
     graph.prune()
     settle_layout(graph, redraw=False)
+    fold_empty(graph)
     fold_affine(graph)
     fuse_epilogue(graph)
     fuse_activation(graph)

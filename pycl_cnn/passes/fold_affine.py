@@ -18,9 +18,7 @@ def fixed_values(graph: Graph) -> set[Node]:
     """Nodes that depend only on constants and on states that no run updates."""
     fixed: set[Node] = set()
     for node in graph.nodes():
-        if isinstance(node.op, Constant) or (isinstance(node.op, State) and node.outputs[0] not in graph.updates):
-            fixed.add(node)
-        elif node.inputs and not isinstance(node.op, Input) and all(value.node in fixed for value in node.inputs):
+        if isinstance(node.op, Constant) or (isinstance(node.op, State) and node.outputs[0] not in graph.updates) or (node.inputs and not isinstance(node.op, Input) and all(value.node in fixed for value in node.inputs)):
             fixed.add(node)
     return fixed
 

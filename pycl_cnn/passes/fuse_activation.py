@@ -22,7 +22,7 @@ def fuse_activation(graph: Graph) -> None:
             _fuse_batch_norm(graph, node)
 
 
-def _fuse_batch_norm(graph: Graph, node) -> None:  # noqa: ANN001
+def _fuse_batch_norm(graph: Graph, node) -> None:
     """relu(batch_norm(x)) in training: y is read by the activation, and perhaps by its backward node."""
     y, mean = node.outputs[:2]
     if graph.is_root(y):

@@ -12,8 +12,8 @@ import math
 from ..graph import Graph, Node, Value
 from ..ops.base import Op
 from ..ops.dropout import Dropout
-from ..ops.movement import Copy, Reshape, Transpose
 from ..ops.matmul import MatMul
+from ..ops.movement import Copy, Reshape, Transpose
 from ..ops.pointwise import Binary, align
 
 
