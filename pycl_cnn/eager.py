@@ -67,7 +67,9 @@ def run_operation(function: Callable[..., Any], bound: inspect.BoundArguments, d
     arrays: list[np.ndarray] = []
 
     def slot(value: Any) -> Any:
-        """An array's place (its number, shape, dtype); None and Python's numbers become part of the key."""
+        """An array's place (its number, shape, dtype); None and single numbers become part of the key."""
+        if isinstance(value, np.integer | np.bool_):
+            value = value.item()
         if value is None or isinstance(value, bool | int | float):
             return value
         arrays.append(np.asarray(as_input_array(value.data if isinstance(value, Parameter) else value, name), order="C"))
