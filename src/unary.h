@@ -64,7 +64,7 @@ ALWAYS_INLINE vf unary_gradient(int64_t kind, float alpha, float beta, vf dy, vf
         vf high, low, bounded = vf_clip(x, -14.0f, 14.0f);
         gelu_tanh_argument(bounded, &high, &low);
         struct logistic logistic = vf_logistic(high, low);
-        vf slope = bounded * bounded * 0.21406443843832251f + 1.5957691216057308f;
+        vf slope = bounded * bounded * 0.21406444881780073f + 1.5957691216057308f;
         return dy * (logistic.value + bounded * slope * logistic.slope);
     }
     case ACTIVATION_ELU: return dy * vf_select(x > 0.0f, vf_set1(1.0f), vf_exp(vf_min(zero, x)) * alpha);

@@ -207,7 +207,7 @@ ALWAYS_INLINE void gelu_tanh_argument(vf x, vf *high, vf *low) {
     memcpy(x_halves, &x, sizeof x);
     for (int half = 0; half < 2; half++) {
         vd d = __builtin_convertvector(x_halves[half], vd);
-        vd z = d * (d * d * 0.07135481282751104 + 1.5957691216057308);
+        vd z = d * (d * d * 0.07135481627260025 + 1.5957691216057308);
         high_halves[half] = __builtin_convertvector(z, vf_half);
         low_halves[half] = __builtin_convertvector(z - __builtin_convertvector(high_halves[half], vd), vf_half);
     }
