@@ -20,7 +20,7 @@ from ..ops.leaf import Constant, Input, State
 from ..ops.matmul import MatMul
 from ..ops.movement import Reshape, Transpose
 from ..passes import canonical, optimised
-from ..plan import make_plan
+from ..plan import make_plan, protect
 from ..trace import Call, Symbol, Tracer, tracing
 
 
@@ -102,6 +102,7 @@ def summarize(model: Module, input_shape: Sequence[int] | Sequence[Sequence[int]
     graph = tracer.graph
     graph.outputs = [symbol.value for symbol in results]
     rows = _rows(tracer)
+    protect(optimised(canonical(graph)))
     parameters = list(model.parameters())
     return Summary(
         model=type(model).__name__,
@@ -112,7 +113,7 @@ def summarize(model: Module, input_shape: Sequence[int] | Sequence[Sequence[int]
         trainable=sum(p.size for p in parameters if p.requires_grad),
         buffers=sum(b.size for b in model.buffers()),
         multiply_adds=sum(row.multiply_adds for row in rows),
-        memory=Program(make_plan(optimised(canonical(graph)), lambda node: 0), Device("none", 0, "none")).memory,
+        memory=Program(make_plan(graph, lambda node: 0), Device("none", 0, "none")).memory,
     )
 
 
