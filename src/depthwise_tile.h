@@ -37,7 +37,7 @@ ALWAYS_INLINE void NAME(depthwise_lanes, TAPS, STRIDE, COLS)(
     (void)col_stride;
     EACH_COL(START)
     for (int64_t line = 0; line < lines; line++, columns += INPUTS, w += TAPS * channels) {
-#pragma GCC unroll 32
+        UNROLL(32)
         for (int64_t j = 0; j < INPUTS; j++) {
             const vf x = LOAD(columns[j] + c);
             EACH_COL(USE)
@@ -78,7 +78,7 @@ ALWAYS_INLINE void NAME(depthwise_gradient_lanes, TAPS, STRIDE, COLS)(
     EACH_COL(LOAD_DY)
     for (int64_t line = 0; line < lines; line++, columns += INPUTS, part += TAPS * channels) {
         EACH_TAP(START_TAP)
-#pragma GCC unroll 32
+        UNROLL(32)
         for (int64_t j = 0; j < INPUTS; j++) {
             const vf x = LOAD(columns[j] + c);
             EACH_COL(GIVE)

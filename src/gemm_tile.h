@@ -48,7 +48,7 @@ static void TILE_NAME(pixels, ROWS, VECTORS)(int64_t reds, const float *a, const
     EACH_ROW(ZERO_ROW)
 #define A(r) a[r * CHUNK + k]
     for (; reds >= CHUNK; reds -= CHUNK, a += ROWS * CHUNK) {
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int64_t k = 0; k < CHUNK; k++) STEP
     }
     for (int64_t k = 0; k < reds; k++) STEP
@@ -60,7 +60,7 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, cons
                                               float *sums, int64_t sums_stride, int accumulate) {
     EACH_ROW(ZERO_ROW)
 #define A(r) a[r]
-#pragma GCC unroll 2
+    UNROLL(2)
     for (int64_t k = 0; k < reds; k++, a += ROWS) STEP
 #undef A
     FINISH

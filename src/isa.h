@@ -92,6 +92,14 @@ static inline void vf_store_first(float *target, vf value, int64_t count) {
 /* Lane-wise choice: `mask` lanes are all ones or all zeros, as vector comparisons give them. */
 static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 
+/* Before a loop of a template: unroll it so many times. */
+#define UNROLL_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define UNROLL(times) UNROLL_PRAGMA(unroll times)
+#else
+#define UNROLL(times) UNROLL_PRAGMA(GCC unroll times)
+#endif
+
 static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
