@@ -2,6 +2,7 @@
 
 from .digits import load_digits
 from .idx import read_idx
+from .images import read_images
 from .mnist import MEAN, STD, Dataset, load_mnist, normalise
 
-__all__ = ["MEAN", "STD", "Dataset", "load_digits", "load_mnist", "normalise", "read_idx"]
+__all__ = ["MEAN", "STD", "Dataset", "load_digits", "load_mnist", "normalise", "read_idx", "read_images"]

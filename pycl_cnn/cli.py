@@ -1,0 +1,262 @@
+"""The command line: ``pycl-cnn devices | demo | train | predict | summary``.
+
+A mistake gets one line on stderr and exit status 2; Ctrl-C 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from textwrap import shorten
+from typing import Any, NoReturn
+
+from .errors import DeviceError, PyclError
+
+PROGRAM = "pycl-cnn"
+
+#: Longest message of an error, which may list every name in a file.
+LONGEST_ERROR = 500
+
+EPILOG = """\
+start here:
+  pycl-cnn demo                       learn handwritten digits in less than a minute, on every backend
+  pycl-cnn devices                    what this machine can compute on
+  pycl-cnn train --data mnist --out lenet5.safetensors
+  pycl-cnn predict lenet5.safetensors mnist/t10k-images-idx3-ubyte.gz
+  pycl-cnn summary resnet18           layers, parameters, multiply-adds, memory
+
+devices are spelled "cpu" (the native backend), "opencl", "opencl:1", part of a device's name, or "auto";
+the environment variable PYCL_CNN_DEVICE sets the default.
+"""
+
+DEMO_EPILOG = """\
+needs the extras: pip install "pycl_cnn[demo]"
+
+examples:
+  pycl-cnn demo                       on OpenCL where there is a driver, then compared with the native CPU backend
+  pycl-cnn demo --device cpu --out /tmp/digits
+
+It writes digits.safetensors (the weights) and digits.png (training curve, filters, feature maps, confusion matrix, predictions).
+"""
+
+TRAIN_EPILOG = """\
+DIR holds MNIST's four files (or Fashion-MNIST's, or others of that format), gzipped or not:
+  train-images-idx3-ubyte  train-labels-idx1-ubyte  t10k-images-idx3-ubyte  t10k-labels-idx1-ubyte
+
+examples:
+  pycl-cnn train --data mnist --out lenet5.safetensors           the defaults take LeNet-5 to about 99 % on MNIST
+  pycl-cnn train --data mnist --device opencl --epochs 3 --out m.safetensors
+  pycl-cnn train --data mnist --checkpoint run.safetensors --out m.safetensors
+  pycl-cnn train --data mnist --resume run.safetensors --checkpoint run.safetensors --out m.safetensors
+
+Ctrl-C stops and still writes the weights. Same seed, device and data: same weights, bit for bit.
+"""
+
+PREDICT_EPILOG = """\
+examples:
+  pycl-cnn predict lenet5.safetensors digit.png                  one image (needs Pillow), light on black as in MNIST
+  pycl-cnn predict lenet5.safetensors --invert scan.png          dark on white
+  pycl-cnn predict lenet5.safetensors mnist/t10k-images-idx3-ubyte.gz --limit 0 --labels mnist/t10k-labels-idx1-ubyte.gz
+  pycl-cnn predict resnet18.safetensors --model resnet18 --classes-file synset.txt cat.jpg
+
+Weights that `train` and `demo` wrote name their model; for others give --model.
+"""
+
+SUMMARY_EPILOG = """\
+examples:
+  pycl-cnn summary lenet5
+  pycl-cnn summary resnet50 --input-shape 8,3,224,224
+  pycl-cnn summary lenet5 --device cpu                           also what the compiled program does there, step by step
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with mistakes told in one line, and an epilog that may be made only when it is read."""
+
+    def format_help(self) -> str:
+        if callable(self.epilog):
+            self.epilog = self.epilog()
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print(f"{PROGRAM} {options.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (PyclError, OSError) as error:
+        plain = isinstance(error, OSError) and error.filename is not None and error.strerror
+        message = f"{error.filename}: {error.strerror}" if plain else " ".join(str(error).split())  # type: ignore[union-attr]
+        print(f"{PROGRAM} {options.command}: {message[:LONGEST_ERROR]}{'...' * (len(message) > LONGEST_ERROR)}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog=PROGRAM,
+        description="Train and run convolutional networks on the CPU or any OpenCL device.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any, text: str, epilog: Any = None, default_device: str = 'PYCL_CNN_DEVICE, or "auto"') -> Parser:
+        described = f"{text[0].upper()}{text[1:]}."
+        added = commands.add_parser(name, help=text, description=described, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+        added.add_argument("--device", metavar="D", help=f'"cpu", "opencl", "opencl:1", part of a name, "auto" (default: {default_device})')
+        added.set_defaults(run=run)
+        return added
+
+    command("devices", devices, "list the devices of this machine, and which one is used")
+
+    demo_options = command("demo", demo, "learn handwritten digits, draw what was learned, compare the backends", DEMO_EPILOG, "PYCL_CNN_DEVICE, or OpenCL where there is a driver")
+    demo_options.add_argument("--out", metavar="DIR", default="pycl-cnn-demo", help="folder for the model and the picture (default: %(default)s)")
+    demo_options.add_argument("--seed", type=_natural, default=0, help="of weights, shuffles and dropout (default: %(default)s)")
+
+    training = command("train", train, "train a network on a folder of MNIST-style files", TRAIN_EPILOG)
+    training.add_argument("--data", metavar="DIR", required=True, help="folder with the four IDX files")
+    training.add_argument("--model", default="lenet5", help="name of a network (default: %(default)s; see pycl-cnn summary --help)")
+    training.add_argument("--out", metavar="FILE", required=True, help="weights to write (safetensors)")
+    training.add_argument("--epochs", type=_natural, default=5, help="default: %(default)s")
+    training.add_argument("--batch-size", type=_natural, default=64, help="default: %(default)s")
+    training.add_argument("--lr", type=_not_negative, default=0.05, help="learning rate of SGD in the first epoch (default: %(default)s)")
+    training.add_argument("--lr-decay", type=_not_negative, default=0.5, metavar="F", help="factor from one epoch to the next (default: %(default)s)")
+    training.add_argument("--momentum", type=_not_negative, default=0.9, help="default: %(default)s")
+    training.add_argument("--weight-decay", type=_not_negative, default=5e-4, help="default: %(default)s")
+    training.add_argument("--seed", type=_natural, default=0, help="of weights, shuffles and dropout (default: %(default)s)")
+    training.add_argument("--checkpoint", metavar="FILE", help="write the state of training here after every epoch")
+    training.add_argument("--resume", metavar="FILE", help="go on from this checkpoint, to --epochs in all")
+    training.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    prediction = command("predict", predict, "recognise images with trained weights", PREDICT_EPILOG)
+    prediction.add_argument("weights", metavar="WEIGHTS", help="file of weights (safetensors)")
+    prediction.add_argument("images", metavar="IMAGES", nargs="+", help="IDX or .npy files, or pictures")
+    prediction.add_argument("--model", help="name of the network (default: what the file of weights says)")
+    prediction.add_argument("--classes-file", metavar="FILE", help="names of the classes, one a line")
+    prediction.add_argument("--labels", metavar="FILE", help="IDX file of the true labels: tells the accuracy as well")
+    prediction.add_argument("--top", type=_positive, default=3, help="classes shown for each image (default: %(default)s)")
+    prediction.add_argument("--limit", type=_natural, default=20, help="images shown, 0 for all (default: %(default)s)")
+    prediction.add_argument("--invert", action="store_true", help="pictures are dark on white")
+
+    overview = command("summary", summary, "layers, parameters, multiply-adds and memory of a network", _summary_epilog, "none: what is the same on all")
+    overview.add_argument("model", metavar="MODEL", help="name of the network")
+    overview.add_argument("--input-shape", type=_shape, metavar="N,C,H,W", help="default: one image of the size the network was made for")
+    return parser
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def _summary_epilog() -> str:
+    from .cli_models import known_models
+
+    lines = (f"  {entry.name:14}{'x'.join(map(str, entry.input_shape)):14}{entry.source}" for entry in known_models().values())
+    return "\n".join([SUMMARY_EPILOG, "networks:", *lines])
+
+
+def _natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _natural(text):
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def _not_negative(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text!r}")
+    return number
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.replace("x", ",").split(",")
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"must be positive numbers like 1,3,224,224, not {text!r}")
+    return tuple(map(int, parts))
+
+
+# ---- commands: each imports what it needs, so that --help is quick ---------------------------------------------------------
+
+
+def devices(options: argparse.Namespace) -> int:
+    """Print the table of devices."""
+    from . import device as find_device
+    from .backends import backend
+
+    found, trouble = list(backend("cpu").devices()), ""
+    try:
+        found += backend("opencl").devices()
+    except DeviceError as error:
+        trouble = str(error)
+    if len(found) == 1 and not trouble:
+        trouble = 'OpenCL works but offers no device: pip install "pycl_cnn[pocl]", or apt-get install pocl-opencl-icd'
+    rows = [("label", "name", "kind", "memory", "platform", "driver")]
+    rows += [(d.label, d.name, d.kind, f"{d.memory / 2**30:.1f} GiB" if d.memory else "", shorten(d.platform, 44, placeholder=" ..."), d.driver) for d in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if trouble:
+        print(f"no OpenCL: {trouble}")
+    chosen = find_device(options.device)
+    print(f"{'--device ' + options.device if options.device else 'default'}: {chosen}" + (f" ({chosen.reason})" if chosen.reason else ""))
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the demo."""
+    from .demo import run
+
+    return run(options.device, options.out, options.seed)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a network."""
+    from .cli_models import train as run
+
+    return run(options)
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Recognise images."""
+    from .cli_models import predict as run
+
+    return run(options)
+
+
+def summary(options: argparse.Namespace) -> int:
+    """Print a network's summary, and with --device its program."""
+    from .cli_models import known_model
+
+    entry = known_model(options.model)
+    model, shape = entry.build(), options.input_shape or entry.input_shape
+    print(model.summary(shape))
+    if options.device:
+        from .compile import compile as compile_model
+
+        print(f"\n{compile_model(model, shape, device=options.device).explain()}")
+    return 0
