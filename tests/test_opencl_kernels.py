@@ -80,29 +80,33 @@ CONVOLUTIONS = [
 ]
 
 
+@pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
-@pytest.mark.parametrize("activation", [0, 3])
-@pytest.mark.parametrize("extras", [False, True])
-def test_conv_igemm(context, random, case, activation, extras):
+@pytest.mark.parametrize("activation, extras", [(0, False), (3, True)])
+def test_conv_igemm(context, random, tiled, case, activation, extras):
     n, h, w, c, k, groups, grid, steps, taps = case
     x = normal(random, n, h, w, c)
     weights = normal(random, k, len(taps), c // groups)
     bias = normal(random, k) if extras else None
     residual = normal(random, n, *grid, k) if extras else None
-    rows, vectors = 5, 2
-    width = vectors * context.define("conv_igemm", "VEC")
     outs = k // groups
+    pixels = n * grid[0] * grid[1]
+    if tiled:
+        stem, defines = "conv_igemm_tiled", dict(COLUMNS=2, LINES=4, MR=3, NV=2, VEC=4)
+        width, local, only = 2 * 2 * 4, (2, 4, 1), {}
+        size = (ceil_div(outs, width) * 2, ceil_div(pixels, 3 * 4) * 4, groups)
+    else:
+        stem, defines = "conv_igemm", dict(MR=5, NV=2)
+        width, local, only = 2 * context.define(stem, "VEC"), (1, 1, 1), dict(zeros=context.zeros(c // groups), blocks_per_item=2)
+        size = (ceil_div(ceil_div(pixels, 5), 2), ceil_div(outs, width), groups)
     panels = numpy.concatenate([pack_reference(weights[g * outs:(g + 1) * outs], width).ravel() for g in range(groups)])
-    blocks = ceil_div(n * grid[0] * grid[1], rows)
     y = execute(
-        context, "conv_igemm", "conv_igemm", (ceil_div(blocks, 2), ceil_div(outs, width), groups), (1, 1, 1),
-        dict(x=x, panels=panels, bias=bias, residual=residual), dict(y=(n, *grid, k)),
-        dict(MR=rows, NV=vectors, ACTIVATION=activation),
-        taps=context.constant(numpy.array(taps, numpy.int32)), zeros=context.zeros(c // groups),
+        context, stem, stem, size, local, dict(x=x, panels=panels, bias=bias, residual=residual), dict(y=(n, *grid, k)),
+        dict(ACTIVATION=activation, **defines), taps=context.constant(numpy.array(taps, numpy.int32)),
         images=n, grid_rows=grid[0], grid_columns=grid[1], row_step=steps[0], column_step=steps[1], x_rows=h, x_columns=w,
         x_image_stride=h * w * c, x_row_stride=w * c, x_column_stride=c,
         y_image_stride=grid[0] * grid[1] * k, y_row_stride=grid[1] * k, y_column_stride=k,
-        tap_count=len(taps), reds=c // groups, outs=outs, blocks_per_item=2, alpha=-0.5, beta=1.5,
+        tap_count=len(taps), reds=c // groups, outs=outs, alpha=-0.5, beta=1.5, **only,
     )["y"]
     reference = convolution_reference(x, weights, taps, grid, steps, groups)
     if extras:
@@ -112,20 +116,28 @@ def test_conv_igemm(context, random, case, activation, extras):
     close(y, reference, len(taps) * c, scale=4)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize("case", CONVOLUTIONS[:4])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_conv_weight_gradient(context, random, case, parts):
+def test_conv_weight_gradient(context, random, tiled, case, parts):
     n, h, w, c, k, groups, grid, steps, taps = case
     x, dy = normal(random, n, h, w, c), normal(random, n, *grid, k)
     reds, outs = c // groups, k // groups
-    vector = next(v for v in (16, 8, 4, 2, 1) if v <= min(reds, context.define("conv_weight_gradient", "VEC")))
-    vectors = 2 if 2 * vector <= reds else 1
-    rows = min(outs, 6)
     per_part = ceil_div(n * grid[0] * grid[1], parts)
+    if tiled:
+        stem, defines = "conv_weight_gradient_tiled", dict(COLUMNS=2, LINES=4, MO=3, NV=2, VEC=4)
+        local = (2, 4, 1)
+        size = (len(taps) * ceil_div(reds, 16) * 2, groups * ceil_div(outs, 12) * 4, parts)
+    else:
+        stem = "conv_weight_gradient"
+        vector = next(v for v in (16, 8, 4, 2, 1) if v <= min(reds, context.define(stem, "VEC")))
+        vectors = 2 if 2 * vector <= reds else 1
+        rows = min(outs, 6)
+        defines, local = dict(VEC=vector, NV=vectors, MO=rows), (1, 1, 1)
+        size = (len(taps) * ceil_div(reds, vector * vectors), groups * ceil_div(outs, rows), parts)
     result = execute(
-        context, "conv_weight_gradient", "conv_weight_gradient",
-        (len(taps) * ceil_div(reds, vector * vectors), groups * ceil_div(outs, rows), parts), (1, 1, 1),
-        dict(x=x, dy=dy), dict(parts=(parts, k, len(taps), reds)), dict(VEC=vector, NV=vectors, MO=rows),
+        context, stem, stem, size, local,
+        dict(x=x, dy=dy), dict(parts=(parts, k, len(taps), reds)), defines,
         taps=context.constant(numpy.array(taps, numpy.int32)),
         images=n, grid_rows=grid[0], grid_columns=grid[1], row_step=steps[0], column_step=steps[1], x_rows=h, x_columns=w,
         x_image_stride=h * w * c, x_row_stride=w * c, x_column_stride=c,

@@ -90,7 +90,7 @@ def _platform_devices():
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _native_devices():
     return tuple(_platform_devices())
 
@@ -117,7 +117,7 @@ def _describe(index, native):
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def devices():
     """All OpenCL devices of all platforms as a flat tuple of `DeviceInfo`; empty when no driver is installed.
 
@@ -176,8 +176,16 @@ def write_cache(name, content):
 
 
 def _candidates(device):
-    """(vector width, multiply-add form), the one to be kept in a tie first."""
-    widths = (4,) if device.is_gpu else sorted({4, 8, 16}, key=lambda width: width != device.native_vector_width)
+    """(vector width, multiply-add form), the one to be kept in a tie first.
+
+    What a driver calls its native width is only a hint: some name 16 and crash on it, some name 1 and like 8.
+    """
+    if device.is_gpu:
+        widths = [4]
+    elif device.native_vector_width > 8:
+        widths = [16, 8]
+    else:
+        widths = [8, 4]
     return [(width, form) for width in widths for form in MULTIPLY_ADD_FORMS]
 
 
@@ -214,7 +222,7 @@ def _measure(device, seconds=60):
     return measured
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def capabilities(device):
     """The `Capabilities` of a device: measured once (a few seconds), then remembered in the user's cache folder."""
     name = f"opencl-probe-{_PROBE_VERSION}.json"

@@ -18,7 +18,7 @@ class Launch:
     itself does not until the kernel runs.  Raises TypeError for a missing or unknown argument.
     """
 
-    __slots__ = ("entry", "kernel", "global_size", "local_size", "_buffers", "_queue", "_enqueue", "_places")
+    __slots__ = ("_buffers", "_enqueue", "_places", "_queue", "entry", "global_size", "kernel", "local_size")
 
     def __init__(self, context, stem, entry, global_size, local_size, defines=None, **arguments):
         self.entry = entry

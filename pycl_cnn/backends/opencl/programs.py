@@ -20,7 +20,7 @@ from ...errors import DeviceError
 from . import devices as _devices
 
 _INCLUDE = re.compile(r'^#include "(\w+)\.cl"$', re.MULTILINE)
-_ENTRY = re.compile(r"__kernel\s+void\s+(\w+)\s*\(([^)]*)\)")
+_ENTRY = re.compile(r"__kernel\s+(?:__attribute__\(\(\w+\([^)]*\)\)\)\s+)?void\s+(\w+)\s*\(([^)]*)\)")
 _COMMENT = re.compile(r"//[^\n]*")
 
 WORK_GROUP_ON_GPU = 128
@@ -53,13 +53,13 @@ def _expand(stem, seen):
     return _INCLUDE.sub(lambda include: _expand(include.group(1), seen), text)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def source_text(stem):
     """The text of kernels_cl/<stem>.cl, every included file in its place once."""
     return _expand(stem, set())
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def signatures(stem):
     """{kernel name: tuple of Parameter} of kernels_cl/<stem>.cl."""
     found = {}
@@ -157,7 +157,7 @@ class Context:
             return self._zeros
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _open(index):
     return Context(_devices.devices()[index])
 
