@@ -133,7 +133,7 @@ def _scatter_reference(g: ConvGeometry, dy: np.ndarray, w: np.ndarray) -> np.nda
             )
             for group in range(g.groups):
                 outs, ins = slice(group * k_per, (group + 1) * k_per), slice(group * c_per, (group + 1) * c_per)
-                dx[(*window, ins)] += dy[..., outs] @ w[outs, r, s]
+                dx[window][..., ins] += dy[..., outs] @ w[outs, r, s]
     return dx[:, top : top + h, left : left + width]
 
 
