@@ -414,6 +414,28 @@ cdef extern from "conv.h" nogil:
     int64_t depthwise_weight_gradient_scratch_bytes(const depthwise_weight_gradient_members *p)
 
 
+cdef extern from "winograd.h" nogil:
+    struct winograd_filters_members "winograd_filters_params":
+        int64_t outs, reds, panel_width, offset, out_stride, red_stride, tap_row_stride, tap_col_stride
+    struct winograd_members "winograd_params":
+        int64_t images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
+        int64_t panel_width, tile_block, panel_block, activation
+        float alpha, beta
+    int64_t winograd_filters_tasks(const winograd_filters_members *p)
+    int64_t winograd_tasks(const winograd_members *p)
+    int64_t winograd_scratch_bytes(const winograd_members *p)
+
+
+def winograd_filters_params(**members):
+    cdef winograd_filters_members p = members
+    return as_params("winograd_filters", members, p, <char *>&p, sizeof(p))
+
+
+def winograd_params(**members):
+    cdef winograd_members p = members
+    return as_params("winograd", members, p, <char *>&p, sizeof(p))
+
+
 def pack_panels_params(**members):
     cdef pack_panels_members p = members
     return as_params("pack_panels", members, p, <char *>&p, sizeof(p))
@@ -463,6 +485,10 @@ def conv_sizes(str kernel not None, bytes params not None):
     if kernel == "depthwise_weight_gradient":
         return (depthwise_weight_gradient_tasks(<const depthwise_weight_gradient_members *>p),
                 depthwise_weight_gradient_scratch_bytes(<const depthwise_weight_gradient_members *>p))
+    if kernel == "winograd_filters":
+        return winograd_filters_tasks(<const winograd_filters_members *>p), 0
+    if kernel == "winograd":
+        return winograd_tasks(<const winograd_members *>p), winograd_scratch_bytes(<const winograd_members *>p)
     raise ValueError(f"[conv_sizes] {kernel!r} is not a convolution kernel")
 
 
@@ -520,6 +546,20 @@ def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int
     # Rows at the ends of a task are read by two tasks: not too many of them, but 4 where that is worth a thread.
     cdef int64_t tasks = min(grid_rows, max(image // LEAST_TASK, min(4, image // LEAST_DEPTHWISE_TASK), 1))
     return {"row_block": conv_blocks(grid_rows, tasks), "channel_block": channels}
+
+
+def winograd_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):
+    """Default panel_width, tile_block and panel_block of winograd, as a dict. tiles: of 4x4 outputs, of all images."""
+    cdef int64_t width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
+    cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa)
+    # The transformed inputs of a task (144 bytes for each tile and channel) take half of a second-level cache of 1 MiB at
+    # most; a dozen tasks keep several threads busy, of at least half a register tile.
+    cdef int64_t most = max(rows, min(3 * rows, 524288 // (144 * max(1, channels)) // rows * rows))
+    cdef int64_t block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, FEWEST_TASKS)))
+    block = conv_blocks(tiles, conv_blocks(tiles, block))
+    cdef int64_t blocks = conv_blocks(tiles, block)
+    cdef int64_t panel_blocks = min(panels, conv_blocks(FEWEST_TASKS, blocks))
+    return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks)}
 
 
 def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):

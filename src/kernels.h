@@ -29,6 +29,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
 #include "reduce.h"
 #include "resample.h"
 #include "softmax.h"
+#include "winograd.h"
 
 /* X(name, params struct, number of buffers) */
 #define KERNELS(X)                                                                                                     \
@@ -38,6 +39,8 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(sum_parts, struct sum_parts_params, 2)                                                                           \
     X(depthwise, struct depthwise_params, 5)                                                                           \
     X(depthwise_weight_gradient, struct depthwise_weight_gradient_params, 3)                                           \
+    X(winograd_filters, struct winograd_filters_params, 2)                                                             \
+    X(winograd, struct winograd_params, 5)                                                                             \
     X(unary, struct unary_params, 2)                                                                                   \
     X(unary_backward, struct unary_params, 3)                                                                          \
     X(binary, struct binary_params, 3)                                                                                 \

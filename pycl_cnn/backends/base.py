@@ -53,6 +53,10 @@ class Algorithm:
         """Whether it can do this node on this device."""
         return True
 
+    def pays(self, node: Node, device: Device) -> bool:
+        """Whether it is worth while for this node; not asked when the algorithm is forced by name."""
+        return True
+
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         """Insert the nodes it needs, e.g. one that packs the weight; the node that stands for the operation afterwards."""
         return node
@@ -99,7 +103,7 @@ class Backend:
         for algorithm in table:
             if wanted is not None and algorithm.name != wanted:
                 continue
-            if algorithm.supports(node, device):
+            if algorithm.supports(node, device) and (wanted is not None or algorithm.pays(node, device)):
                 node.algorithm = algorithm
                 node.reason = f"forced by {kind}={wanted}" if wanted else algorithm.reason
                 prepared = algorithm.prepare(graph, node, device)

@@ -111,7 +111,7 @@ def _blocks(phase: Phase, images: int, outs: int, reds: int) -> dict[str, int]:
     return _kernels.igemm_blocks(images * phase.rows.grid * phase.cols.grid, outs, reds * phase.rows.taps * phase.cols.taps)
 
 
-def _roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
+def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
     """Geometry, phases, shape read and shape written of a convolution or its input gradient."""
     assert isinstance(op, Conv | ConvBackwardInput)
     g = op.geometry
@@ -127,7 +127,7 @@ class ImplicitGemm(CpuAlgorithm):
     reason = "implicit GEMM over packed weights takes every shape"
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
-        g, phases, source, target = _roles(node.op)
+        g, phases, source, target = roles(node.op)
         _, r, s, per_group = g.weight_shape
         outs, reds = target[3] // g.groups, source[3] // g.groups
         element = r * s * per_group  # floats of one filter
@@ -156,7 +156,7 @@ class ImplicitGemm(CpuAlgorithm):
         return node
 
     def launches(self, node: Node) -> list[Launch]:
-        g, phases, source, target = _roles(node.op)
+        g, phases, source, target = roles(node.op)
         packed = node.inputs[1].op
         assert isinstance(packed, PackPanels)
         epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
@@ -226,16 +226,16 @@ class Depthwise(CpuAlgorithm):
     reason = "one filter for each channel: channels are vector lanes"
 
     def supports(self, node: Node, device: Device) -> bool:
-        return _roles(node.op)[0].is_depthwise
+        return roles(node.op)[0].is_depthwise
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
-        g, phases, _, _ = _roles(node.op)
+        g, phases, _, _ = roles(node.op)
         with graph.at(node):
             graph.rewire(node, 1, graph.apply(PackTaps(g, phases), node.inputs[1]))
         return node
 
     def launches(self, node: Node) -> list[Launch]:
-        g, phases, source, target = _roles(node.op)
+        g, phases, source, target = roles(node.op)
         packed = node.inputs[1].op
         assert isinstance(packed, PackTaps)
         epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
