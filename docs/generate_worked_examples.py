@@ -213,7 +213,7 @@ def _beside(blocks: list[tuple[str, str]]) -> str:
 
 def _planes(name: str, array: np.ndarray) -> list[tuple[str, str]]:
     """An array's matrices (for signals: its channels as rows), each with a caption."""
-    if array.ndim == 1 or array.ndim == 3 and array.shape[0] == 1:
+    if array.ndim == 1 or (array.ndim == 3 and array.shape[0] == 1):
         return [(name, matrix(array.reshape(-1, array.shape[-1])))]
     if array.ndim < 4:
         return [(name, matrix(array))]
