@@ -26,7 +26,7 @@ class InPlace(OpenClAlgorithm):
             arguments |= {"velocity": slots[0] if slots else None, "momentum": op.momentum, "dampening": op.dampening}
         elif isinstance(op, Adam):
             entry, flags = "adam", DECOUPLED * op.decoupled
-            arguments |= {"m": slots[0], "v": slots[1], "beta1": op.beta1, "beta2": op.beta2, "epsilon": op.eps}
+            arguments |= {"m": slots[0], "v": slots[1], "beta1_rest": 1 - op.beta1, "beta2": op.beta2, "beta2_rest": 1 - op.beta2, "epsilon": op.eps}
         else:
             assert isinstance(op, RMSprop)
             by_name = dict(zip(op.slots, slots, strict=True))
@@ -36,6 +36,7 @@ class InPlace(OpenClAlgorithm):
                 "gradient_average": by_name.get("grad_avg"),
                 "velocity": by_name.get("momentum_buffer"),
                 "alpha": op.alpha,
+                "alpha_rest": 1 - op.alpha,
                 "epsilon": op.eps,
                 "momentum": op.momentum,
             }
