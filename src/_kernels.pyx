@@ -496,6 +496,7 @@ def conv_sizes(str kernel not None, bytes params not None):
 # threads. A task is to take some 10 to 50 us, and a large layer is to have a dozen of them.
 
 cdef int64_t LEAST_TASK = 500_000, MOST_TASK = 4_000_000, FEWEST_TASKS = 12  # multiply-adds, counting idle lanes
+cdef int64_t GRADIENT_OUTS = 112, GRADIENT_POSITIONS = 320
 cdef int64_t LEAST_DEPTHWISE_TASK = 100_000, GRADIENT_FLOATS = 4096
 cdef int64_t PANELS = 4  # of a task, so that copying patches costs little
 cdef int64_t REDUCTION_BLOCK = 4608, PATCH_FLOATS = 32768
@@ -530,7 +531,9 @@ def weight_gradient_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None)
     """Default parts, out_block, red_block and pixel_block of weight_gradient, as a dict; sizes as for igemm_blocks."""
     cdef int64_t width = panel_width(isa), rows = tile_rows(isa)
     cdef int64_t panels = conv_blocks(reds, width), tiles = conv_blocks(outs, rows)
-    cdef int64_t out_tiles = conv_blocks(tiles, conv_blocks(tiles, 8)), red_panels = conv_blocks(panels, conv_blocks(panels, 10))
+    # Copying the patches costs less the more outs share them, copying dy the more positions share it; both stay in L2.
+    cdef int64_t out_tiles = conv_blocks(tiles, conv_blocks(tiles, GRADIENT_OUTS // rows))
+    cdef int64_t red_panels = conv_blocks(panels, conv_blocks(panels, GRADIENT_POSITIONS // width))
     cdef int64_t pixel_block = 128, blocks = conv_blocks(pixels, pixel_block)
     cdef int64_t tasks = conv_blocks(tiles, out_tiles) * conv_blocks(panels, red_panels)
     cdef int64_t work = conv_round(outs, rows) * panels * width * pixels
