@@ -73,9 +73,9 @@ struct log_parts {
 ALWAYS_INLINE struct log_parts log_split(vf x) {
     struct log_parts parts;
     vi subnormal = x < 1.17549435e-38f;
-    vi bits = (vi)vf_select(subnormal, x * 8388608.0f, x);
-    vi exponent = (bits - 0x3f3504f3) >> 23;
-    parts.mantissa = (vf)(bits - (exponent << 23));
+    vu bits = (vu)vf_select(subnormal, x * 8388608.0f, x);
+    vi exponent = (vi)(bits - 0x3f3504f3u) >> 23;
+    parts.mantissa = (vf)(bits - ((vu)exponent << 23));
     parts.exponent = __builtin_convertvector(exponent - (subnormal & 23), vf);
     return parts;
 }
