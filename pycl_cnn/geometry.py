@@ -326,6 +326,10 @@ def pool_out(operation: str, size: int, kernel: int, stride: int, padding: Pair,
     span = size + before + after - dilation * (kernel - 1) - 1
     if size < 1 or (span < 0 and not (ceil_mode and span > -stride)):
         raise ShapeError(operation, "the window must not be larger than the padded input", input_size=size, kernel_size=kernel, padding=padding)
+    for first in range(-before, 0, stride):  # windows that begin in the padding
+        inside = first % dilation  # the first of their elements that is not padding
+        if inside >= min(size, first + dilation * (kernel - 1) + 1):
+            raise ShapeError(operation, "every window must hold an element of the input", input_size=size, kernel_size=kernel, padding=padding, dilation=dilation)
     out = (-(-span // stride) if ceil_mode else span // stride) + 1
     if ceil_mode and (out - 1) * stride >= size + before:
         out -= 1
