@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.catalogue import CASES, IMAGE, MATRIX, array
-from helpers.graphs import evaluate, trace, trace_gradients
+from helpers.graphs import evaluate, result_and_gradients, trace, trace_gradients
 from helpers.tolerance import assert_close
 
 import pycl_cnn as pc
@@ -22,7 +22,7 @@ from pycl_cnn.ops.reduce import Reduce
 def test_every_operation_and_its_gradients_on_every_device(case, device):
     """Value and gradients agree with the graph evaluated node by node in float64, before any pass touched it."""
     expected = trace_gradients(lambda *x: case.call(F, *x), *case.arrays).reference()
-    actual = trace_gradients(lambda *x: case.call(F, *x), *case.arrays).run(device)
+    actual = result_and_gradients(lambda *x: case.call(F, *x), *case.arrays, device=device)
     for index, (got, want) in enumerate(zip(actual, expected, strict=True)):
         assert_close(got, want, case.length, f"{case.name} " + ("value" if index == 0 else f"gradient {index - 1}"))
 

@@ -11,11 +11,11 @@ import numpy as np
 from pycl_cnn.autodiff import gradients
 from pycl_cnn.eager import finish
 from pycl_cnn.graph import Graph, Value
-from pycl_cnn.ops.leaf import Constant, State
+from pycl_cnn.ops.leaf import Constant
 from pycl_cnn.ops.pointwise import Binary
 from pycl_cnn.ops.reduce import Reduce
 from pycl_cnn.passes import canonical
-from pycl_cnn.trace import Symbol, Tracer, tracing
+from pycl_cnn.trace import Tracer, tracing
 
 Feeds = Mapping[Value, np.ndarray]
 
@@ -41,6 +41,7 @@ class Traced:
     graph: Graph
     inputs: list[Value]
     arrays: list[np.ndarray]
+    settled: bool = False  # whether the passes that come before gradients were applied
 
     @property
     def feeds(self) -> dict[Value, np.ndarray]:
@@ -56,7 +57,8 @@ class Traced:
     def run(self, device: Any) -> list[np.ndarray]:
         """The graph's outputs on a device, through passes and plan. Uses the graph up."""
         extra = list(self.feeds.values())[len(self.inputs) :]
-        results = finish(canonical(self.graph), device, {}).run(*self.arrays, *extra)
+        graph = self.graph if self.settled else canonical(self.graph)
+        results = finish(graph, device, {}).run(*self.arrays, *extra)
         return list(results) if isinstance(results, tuple) else [results]
 
 
@@ -71,12 +73,18 @@ def trace(function: Callable[..., Any], *arrays: np.ndarray) -> Traced:
     return Traced(tracer.graph, [symbol.value for symbol in symbols], list(arrays))
 
 
-def trace_gradients(function: Callable[..., Any], *arrays: np.ndarray, seed: int = 0) -> Traced:
-    """Like `trace`; outputs are the result and the gradients of ``sum(result * c)``, c random, in every floating-point input."""
+def trace_gradients(function: Callable[..., Any], *arrays: np.ndarray, settle: bool = False) -> Traced:
+    """Like `trace`; outputs are the result and the gradients of ``sum(result * c)``, c random, in every floating-point input.
+
+    With `settle` layouts are settled before gradients are taken, as the engine does; without, the graph stays as written.
+    """
     traced = trace(function, *arrays)
+    if settle:
+        canonical(traced.graph)
+        traced.settled = True
     graph = traced.graph
     y = graph.outputs[0]
-    cotangent = graph.constant(np.random.default_rng(seed).uniform(0.5, 1.5, y.shape).astype(np.float32))
+    cotangent = graph.constant(np.random.default_rng(0).uniform(0.5, 1.5, y.shape).astype(np.float32))
     weighted = graph.apply(Binary("mul"), y, cotangent)
     loss = graph.apply(Reduce("sum", tuple(range(len(y.shape)))), weighted)
     wanted = [value for value in traced.inputs if value.dtype == np.float32]
@@ -89,17 +97,9 @@ def trace_gradients(function: Callable[..., Any], *arrays: np.ndarray, seed: int
 
 def result_and_gradients(function: Callable[..., Any], *arrays: np.ndarray, device: Any) -> list[np.ndarray]:
     """What `trace_gradients` describes, computed on a device."""
-    return trace_gradients(function, *arrays).run(device)
+    return trace_gradients(function, *arrays, settle=True).run(device)
 
 
 def operations(graph: Graph) -> list[str]:
     """Names of the operations of a graph, leaves left out."""
     return [type(node.op).__name__ for node in graph.nodes() if node.inputs]
-
-
-def state_values(graph: Graph) -> dict[str, State]:
-    return {name: value.op for name, value in graph.states.items() if isinstance(value.op, State)}
-
-
-def as_symbols(values: Sequence[Value]) -> list[Symbol]:
-    return [Symbol(value) for value in values]
