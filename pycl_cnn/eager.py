@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -116,23 +117,17 @@ def _attribute(value: Any) -> Any:
     return tuple(_attribute(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-class _Slot(tuple):
+@dataclass(frozen=True)
+class _Slot:
     """The place of an array among the arguments, with what the plan depends on."""
 
-    __slots__ = ()
-
-    def __new__(cls, index: int, shape: tuple[int, ...], dtype: str) -> _Slot:
-        return super().__new__(cls, (index, shape, dtype))
-
-    @property
-    def index(self) -> int:
-        return self[0]
+    index: int
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def _hashable(value: Any) -> Any:
     """`value` with slices made comparable (they have no hash before Python 3.12) and 1 told from 1.0 and True."""
-    if isinstance(value, _Slot):
-        return ("array", *value)
     if isinstance(value, tuple):
         return tuple(_hashable(item) for item in value)
     if isinstance(value, slice):

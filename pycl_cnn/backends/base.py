@@ -163,7 +163,7 @@ class Profile:
         return sum(self.seconds)
 
     def __str__(self) -> str:
-        rows = [("step", "where", "operation", "algorithm", "output", "us", "share", "GFLOP/s", "GB/s")]
+        rows: list[tuple[str, ...]] = [("step", "where", "operation", "algorithm", "output", "us", "share", "GFLOP/s", "GB/s")]
         for index, (step, seconds) in enumerate(zip(self.steps, self.seconds, strict=True)):
             rates = (f"{amount / seconds / 1e9:.1f}" if seconds else "" for amount in (step.flops, step.nbytes))
             numbers = f"{seconds * 1e6:.1f}", f"{seconds / max(self.total, 1e-12):.1%}"

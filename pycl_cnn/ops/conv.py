@@ -65,6 +65,9 @@ class Epilogue:
         return "+".join(parts) or "none"
 
 
+PLAIN = Epilogue()
+
+
 @dataclass(frozen=True)
 class FusedOp(Op):
     """An operation whose store can carry an epilogue; `operands` inputs come first, then bias and residual."""
@@ -78,7 +81,7 @@ class Conv(FusedOp):
     """``y[n,a,b,k] = sum_{r,s,c} x[n, a*stride + r*dilation - top, b*stride + s*dilation - left, c] w[k,r,s,c]``."""
 
     geometry: ConvGeometry
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
         g = self.geometry
@@ -142,7 +145,7 @@ class ConvBackwardInput(FusedOp):
     """Gradient of a convolution in its input, ``dx = conv^T(dy, w)``: also the transposed convolution."""
 
     geometry: ConvGeometry
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
         g = self.geometry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .base import Spec, floats, require
-from .conv import Epilogue, FusedOp
+from .conv import PLAIN, Epilogue, FusedOp
 
 if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
@@ -21,7 +21,7 @@ class MatMul(FusedOp):
 
     transpose_a: bool = False
     transpose_b: bool = False
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
 
     def sizes(self, a: Spec, b: Spec) -> tuple[int, int, int]:
         """(m, n, k); k is the length of the sums."""

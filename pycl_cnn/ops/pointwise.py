@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..errors import ShapeError
 from .base import Op, Spec, require
 from .movement import Reshape, Transpose, invert
 
@@ -261,8 +262,7 @@ class Binary(Op):
         try:
             shape = np.broadcast_shapes(a.shape, b.shape)
         except ValueError:
-            shape = None  # type: ignore[assignment]
-        require(shape is not None, self.kind, "shapes must agree or be 1 on every axis, counted from the last", a=a.shape, b=b.shape)
+            raise ShapeError(self.kind, "shapes must agree or be 1 on every axis, counted from the last", a=a.shape, b=b.shape) from None
         return (Spec(tuple(shape), a.dtype),)
 
     def gradient(self, graph: Graph, node: Node, grads: Sequence[Value | None]) -> Sequence[Value | None]:

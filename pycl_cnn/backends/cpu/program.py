@@ -40,7 +40,7 @@ class CpuProgram(Program):
             if storage.kind in KEPT:
                 self.places[storage] = place
                 place += -(-storage.nbytes // ALIGNMENT) * ALIGNMENT
-        self.block = shared.block if shared else aligned_zeros(place)
+        self.block: np.ndarray = shared.block if shared else aligned_zeros(place)
         graph = plan.graph
         self.bases = {plan.places[value]: FIRST + i for i, value in enumerate(graph.inputs)}
         first_output = FIRST + len(graph.inputs)

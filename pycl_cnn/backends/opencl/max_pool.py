@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...ops.base import Op
 from ...ops.max_pool import MaxPool, MaxPoolBackward
 from ..windows import cover_table, window_table
@@ -15,7 +17,7 @@ class WindowTables(OpenClAlgorithm):
     def calls(self, node: Node, context: Context) -> list[Call]:
         assert isinstance(node.op, MaxPool | MaxPoolBackward)
         g = node.op.geometry
-        arguments = {
+        arguments: dict[str, Any] = {
             "x_rows": g.rows.size,
             "x_columns": g.cols.size,
             "channels": g.channels,

@@ -35,7 +35,7 @@ def copy_calls(
     matrix = _dense_matrix(merged, s, t)
     if matrix is not None:
         return [_transpose(context, x, y, *matrix)]
-    outer = np.array([row for row in zip(merged[:-1], s[:-1], t[:-1], strict=True)] or [(1, 0, 0)], np.int32)
+    outer = np.array(list(zip(merged[:-1], s[:-1], t[:-1], strict=True)) or [(1, 0, 0)], np.int32)
     rows, inner = math.prod(merged[:-1]), merged[-1]
     if context.device.is_gpu:
         items, span, rows_per_item = inner, 1, 1
