@@ -29,9 +29,11 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 def agree(given: Any, expected: Any, tolerance: float = 1e-4) -> None:
     """Raise AssertionError unless two arrays agree within `tolerance` of the largest element."""
     given, expected = np.asarray(given, np.float64), np.asarray(expected, np.float64)
-    error = np.abs(given - expected).max(initial=0.0)
-    if given.shape != expected.shape or not error <= tolerance * max(1.0, np.abs(expected).max(initial=0.0)):
-        raise AssertionError(f"what is to be timed is wrong: shapes {given.shape} and {expected.shape}, error {error}")
+    if given.shape != expected.shape:
+        raise AssertionError(f"what is to be timed is wrong: its shape is {given.shape}, not {expected.shape}")
+    error, size = np.abs(given - expected).max(initial=0.0), np.abs(expected).max(initial=0.0)
+    if not error <= tolerance * max(1.0, size):
+        raise AssertionError(f"what is to be timed is wrong by {error}; the largest element is {size}")
 
 
 @dataclass(frozen=True)
