@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def run(device: Any = None, out: str | os.PathLike[str] = "pycl-cnn-demo", seed:
     started = time.perf_counter()
     first, folder, data = pick_device(device), Path(out), load_digits()
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"Device   {first}" + (f", {first.platform}, driver {first.driver}" if first.platform else ""))
+    print(f"Device   {first}" + (f", {shorten(first.platform, 44, placeholder=' ...')}" if first.platform else ""))
     print(f"Data     {len(data.x):,} digits of 8 x 8 pixels to learn from (each also moved by half a pixel, 9 in all), {len(data.held_out_x)} held out")
 
     trainer, history = _train(first, data, EPOCHS, seed, True, progress)
@@ -189,5 +190,5 @@ def _draw(path: Path, subtitle: str, trainer: Trainer, history: History, data: D
         x[:, 0],
         labels,
         probabilities,
-        [*of_each_class, *least_certain],
+        [("Predictions on held-out images, probabilities in per cent", of_each_class), ("The five least certain of all", least_certain)],
     )

@@ -56,13 +56,17 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
 
 
 def mosaic(tiles: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """Images [n,h,w] side by side in rows of `columns`, NaN (left blank) between them; each scaled to 0..1 by itself."""
+    """Images [n,h,w] side by side in rows of `columns`, NaN (left blank) between them.
+
+    Each is scaled to 0..1 by itself; where some of it is negative, so that 0 becomes the middle, 0.5.
+    """
     n, h, w = tiles.shape
     rows = -(-n // columns)
     page = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap), np.nan)
     for index, tile in enumerate(tiles):
         top, left = index // columns * (h + gap), index % columns * (w + gap)
-        low, high = float(tile.min()), float(tile.max())
+        high = float(np.abs(tile).max())
+        low = -high if tile.min() < 0 else float(tile.min())
         page[top : top + h, left : left + w] = (tile - low) / (high - low) if high > low else 0.0
     return page
 
@@ -106,6 +110,7 @@ def draw_confusion(axes: Any, counts: np.ndarray) -> None:
     classes = len(counts)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap=SHADES, vmin=0, vmax=1.25)
+    axes.set_anchor("E")
     for (row, column), count in np.ndenumerate(counts):
         if count:
             colour = "white" if row == column and share[row, column] > 0.6 else WRONG if row != column else INK
@@ -147,12 +152,12 @@ def overview(
     images: np.ndarray,
     labels: np.ndarray,
     probabilities: np.ndarray,
-    shown: Sequence[int],
+    shown: Sequence[tuple[str, Sequence[int]]],
 ) -> None:
     """One page, 1500 x 1180 pixels, as PNG.
 
     filters [n,r,s]; `image` [h,w] and its feature maps, (title, [n,h,w]) per layer; held-out images [n,h,w] with labels and
-    probabilities [n,classes]; `shown` are the numbers of those whose predictions are drawn, ten or so.
+    probabilities [n,classes]; `shown` are groups, (title, numbers), of those whose predictions are drawn, ten or so in all.
     """
     matplotlib = _matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -177,9 +182,13 @@ def overview(
         for place, (name, tiles, shades) in enumerate(mosaics):
             draw_tiles(figure.add_subplot(middle[place]), tiles, columns[place], name, shades)
 
-        figure.text(0.04, 0.262, "Predictions on held-out images, with probabilities in per cent", fontsize=11, fontweight="bold")
-        bottom = figure.add_gridspec(2, len(shown), left=0.035, right=0.975, top=0.225, bottom=0.03, height_ratios=(2, 1), wspace=0.12, hspace=0.1)
-        for column, index in enumerate(shown):
-            above, below = figure.add_subplot(bottom[0, column]), figure.add_subplot(bottom[1, column])
-            draw_prediction(above, below, images[index], int(labels[index]), probabilities[index])
+        total = sum(len(group) for _, group in shown)
+        bottom = figure.add_gridspec(2, total, left=0.035, right=0.975, top=0.225, bottom=0.03, height_ratios=(2, 1), wspace=0.12, hspace=0.1)
+        column = 0
+        for name, group in shown:
+            figure.text(0.04 + 0.94 * column / total, 0.262, name, fontsize=11, fontweight="bold")
+            for index in group:
+                above, below = figure.add_subplot(bottom[0, column]), figure.add_subplot(bottom[1, column])
+                draw_prediction(above, below, images[index], int(labels[index]), probabilities[index])
+                column += 1
         figure.savefig(path, format="png")

@@ -48,7 +48,7 @@ class Samples:
     def __init__(self, operation: str, x: Any, target: Any = None) -> None:
         self.operation = operation
         self.x = as_rows(operation, "x", x)
-        self.target = None if target is None else as_rows(operation, "labels", target)
+        self.target: Any = None if target is None else as_rows(operation, "labels", target)
         if self.target is not None:
             if self.target.dtype.kind == "b":
                 raise DtypeError(f"{operation}: labels must be integers, or floats for losses of floats; received dtype {self.target.dtype}")

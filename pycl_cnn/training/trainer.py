@@ -185,7 +185,7 @@ class Trainer:
         if held_out is not None:
             bar.say(f"{text}, validating")
             scores = self._evaluate(held_out, size)
-            text += f", validation {'' if scores.accuracy is None else f'accuracy {100 * scores.accuracy:.2f} % '}loss {scores.loss:.4f}"
+            text += ", held out " + (f"loss {scores.loss:.4f}" if scores.accuracy is None else f"{100 * scores.accuracy:.2f} %")
         bar.say(text)
         return EpochRecord(
             epoch=self.epoch,
