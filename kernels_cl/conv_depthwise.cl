@@ -117,7 +117,7 @@ __kernel void conv_depthwise_weight_gradient(
             sum0 = multiply_add(load_some(x_at + column * x_step, lanes), load_some(dy_at + column * dy_column_stride, lanes), sum0);
     }
     float values[VEC];
-    store(sum0 + sum1, values);
+    store_private(sum0 + sum1, values);
     for (int lane = 0; lane < lanes; ++lane)
         parts[parts_offset + (part * channels + channel + lane) * tap_count + tap] = values[lane];
 }

@@ -118,7 +118,7 @@ __kernel void conv_igemm(
 
         // The block passes through private memory once, so that the epilogue is compiled once and not MR times.
         float block[MR * PANEL];
-#define KEEP(m, v) store(sum##m##_##v, block + m * PANEL + v * VEC);
+#define KEEP(m, v) store_private(sum##m##_##v, block + m * PANEL + v * VEC);
 #define KEEP_ROW(m) EACH_VECTOR(KEEP, m)
         EACH(MR, KEEP_ROW)
 
@@ -128,7 +128,7 @@ __kernel void conv_igemm(
             __global const float *added = residual + residual_offset + place + destination[m];
             __global float *result = y + y_offset + place + destination[m];
             for (int v = 0; v < PANEL; v += VEC) {
-                real value = load(block + m * PANEL + v) + load(bias_lanes + v);
+                real value = load_private(block + m * PANEL + v) + load_private(bias_lanes + v);
                 if (v + VEC <= lanes) {
                     if (residual_offset >= 0)
                         value += load(added + v);
@@ -137,9 +137,9 @@ __kernel void conv_igemm(
                     if (residual_offset >= 0) {
                         for (int lane = 0; lane < VEC; ++lane)
                             residual_lanes[lane] = v + lane < lanes ? added[v + lane] : 0.0f;
-                        value += load(residual_lanes);
+                        value += load_private(residual_lanes);
                     }
-                    store(activate(value, alpha, beta), residual_lanes);
+                    store_private(activate(value, alpha, beta), residual_lanes);
                     for (int lane = 0; v + lane < lanes; ++lane)
                         result[v + lane] = residual_lanes[lane];
                 }

@@ -100,20 +100,20 @@ void conv_igemm_tiled(
                 if (in_tile < TILE) {
                     const int inside = (uint)(row[n] + tap_row) < (uint)x_rows && (uint)(column[n] + tap_column) < (uint)x_columns;
                     float lanes[VEC];
-                    store(inside && vector < steps ? load_some(x_tap + source[n] + first + vector, steps - vector) : (real)(0.0f), lanes);
+                    store_private(inside && vector < steps ? load_some(x_tap + source[n] + first + vector, steps - vector) : (real)(0.0f), lanes);
                     for (int lane = 0; lane < VEC; ++lane)
                         x_tile[(vector + lane) * TILE_STRIDE + in_tile] = lanes[lane];
                 }
             }
             for (int place = item * VEC; place < steps * PANEL; place += ITEMS * VEC)
-                store(load(weights + place), w_tile + place);
+                store_local(load(weights + place), w_tile + place);
             weights += steps * PANEL;
             barrier(CLK_LOCAL_MEM_FENCE);
 
             for (int i = 0; i < steps; ++i) {
                 __local const float *x_line = x_tile + i * TILE_STRIDE + get_local_id(1) * MR;
                 __local const float *w_line = w_tile + i * PANEL + get_local_id(0) * VEC;
-#define LOAD_WEIGHT(m, v) const real weight##v = load(w_line + v * (PANEL / NV));
+#define LOAD_WEIGHT(m, v) const real weight##v = load_local(w_line + v * (PANEL / NV));
                 EACH_VECTOR(LOAD_WEIGHT, 0)
 #define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(value##m, weight##v, sum##m##_##v);
 #define ADD_PRODUCTS(m) { const real value##m = (real)(x_line[m]); EACH_VECTOR(ADD_PRODUCT, m) }

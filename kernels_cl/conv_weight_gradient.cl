@@ -8,7 +8,7 @@
 //   parts      [part][groups*outs][tap][reds]: the sum over the pixels [part*pixels_per_part, (part+1)*pixels_per_part) of the flattened
 //              images x grid_rows x grid_columns.  One part is dw itself; more are added in order by reduce.cl (`reduce_columns`).
 //
-// Work-item (block of channels + channel blocks * tap, block of outputs + output blocks * group, part).
+// Work-item (tap + taps * block of channels, block of outputs + output blocks * group, part).
 //
 //                  PANEL = VEC*NV channels of x            for every pixel of the part whose source is inside the image:
 //               +----------+----------+                      load NV vectors of x (contiguous),
@@ -48,13 +48,13 @@ __kernel void conv_weight_gradient(
     const int dy_image_stride, const int dy_row_stride, const int dy_column_stride,
     const int tap_count, const int reds, const int outs, const int groups, const int pixels_per_part)
 {
-    const int red_blocks = (reds + PANEL - 1) / PANEL;
     const int out_blocks = (outs + MO - 1) / MO;
-    const int tap = get_global_id(0) / red_blocks;
-    const int group = get_global_id(1) / out_blocks;
+    // Taps are the fastest index: the neighbours in time read the same slices of x and dy, which stay in the cache.
+    const int own_red = (int)get_global_id(0) / tap_count * PANEL;
+    const int tap = (int)get_global_id(0) - own_red / PANEL * tap_count;
+    const int group = (int)get_global_id(1) / out_blocks;
     const int part = get_global_id(2);
-    const int own_red = (get_global_id(0) % red_blocks) * PANEL;
-    const int own_out = (get_global_id(1) % out_blocks) * MO;
+    const int own_out = ((int)get_global_id(1) - group * out_blocks) * MO;
     const int first_red = min(own_red, reds - PANEL);
     const int first_out = min(own_out, outs - MO);
     const int tap_row = taps[2 * tap], tap_column = taps[2 * tap + 1];
@@ -97,7 +97,7 @@ __kernel void conv_weight_gradient(
     }
 
     float block[MO * PANEL];
-#define KEEP(m, v) store(sum##m##_##v, block + m * PANEL + v * VEC);
+#define KEEP(m, v) store_private(sum##m##_##v, block + m * PANEL + v * VEC);
 #define KEEP_ROW(m) EACH_VECTOR(KEEP, m)
     EACH(MO, KEEP_ROW)
 
@@ -107,7 +107,7 @@ __kernel void conv_weight_gradient(
         __global float *row = result + m * tap_count * reds;
         if (skipped == 0) {
             for (int v = 0; v < PANEL; v += VEC)
-                store(load(block + m * PANEL + v), row + v);
+                store(load_private(block + m * PANEL + v), row + v);
         } else {
             for (int lane = skipped; lane < PANEL; ++lane)
                 row[lane] = block[m * PANEL + lane];

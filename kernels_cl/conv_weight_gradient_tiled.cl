@@ -7,7 +7,7 @@
 //   pixel | o0 o1 o2 ...    |     pixel | c0 c1 c2 ...    |    both as they lie in memory: coalesced, nothing is transposed;
 //         +-----------------+           +-----------------+    a pixel whose source is outside the image is a row of zeros
 //
-// Global size (taps*channel blocks*COLUMNS, groups*output blocks*LINES, parts), local size (COLUMNS, LINES, 1).
+// Global size (taps*channel blocks*COLUMNS, taps fastest, groups*output blocks*LINES, parts), local size (COLUMNS, LINES, 1).
 //
 // COLUMNS, LINES, MO (as MR), NV, STEP: see conv_igemm_tiled.cl; (STEP*(TILE + PANEL))*4 bytes of local memory.
 #include "vectors.cl"
@@ -52,12 +52,12 @@ void conv_weight_gradient_tiled(
     __local float x_tile[STEP * PANEL];
     __local float dy_tile[STEP * TILE];
     const int item = get_local_id(1) * COLUMNS + get_local_id(0);
-    const int red_blocks = (reds + PANEL - 1) / PANEL;
     const int out_blocks = (outs + TILE - 1) / TILE;
-    const int tap = (int)get_group_id(0) / red_blocks;
+    const int red_block = (int)get_group_id(0) / tap_count;
+    const int tap = (int)get_group_id(0) - red_block * tap_count;
     const int group = (int)get_group_id(1) / out_blocks;
     const int part = get_global_id(2);
-    const int first_red = ((int)get_group_id(0) - tap * red_blocks) * PANEL;
+    const int first_red = red_block * PANEL;
     const int first_out = ((int)get_group_id(1) - group * out_blocks) * TILE;
     const int tap_row = taps[2 * tap], tap_column = taps[2 * tap + 1];
 
@@ -77,20 +77,20 @@ void conv_weight_gradient_tiled(
             const int inside = pixel < last_pixel && red < reds
                                && (uint)(a * row_step + tap_row) < (uint)x_rows && (uint)(b * column_step + tap_column) < (uint)x_columns;
             const int source = image * x_image_stride + a * row_step * x_row_stride + b * column_step * x_column_stride + red;
-            store(inside ? load_some(x + source, reds - red) : (real)(0.0f), x_tile + place);
+            store_local(inside ? load_some(x + source, reds - red) : (real)(0.0f), x_tile + place);
         }
         for (int place = item * VEC; place < STEP * TILE; place += ITEMS * VEC) {
             const int pixel = first + place / TILE, out = first_out + place % TILE;
             const int line = pixel / grid_columns, image = line / grid_rows;
             const int source = image * dy_image_stride + (line - image * grid_rows) * dy_row_stride + (pixel - line * grid_columns) * dy_column_stride + out;
-            store(pixel < last_pixel && out < outs ? load_some(dy + source, outs - out) : (real)(0.0f), dy_tile + place);
+            store_local(pixel < last_pixel && out < outs ? load_some(dy + source, outs - out) : (real)(0.0f), dy_tile + place);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
 
         for (int i = 0; i < STEP; ++i) {
             __local const float *x_line = x_tile + i * PANEL + get_local_id(0) * VEC;
             __local const float *dy_line = dy_tile + i * TILE + get_local_id(1) * MO;
-#define LOAD_X(m, v) const real x##v = load(x_line + v * (PANEL / NV));
+#define LOAD_X(m, v) const real x##v = load_local(x_line + v * (PANEL / NV));
             EACH_VECTOR(LOAD_X, 0)
 #define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(value##m, x##v, sum##m##_##v);
 #define ADD_PRODUCTS(m) { const real value##m = (real)(dy_line[m]); EACH_VECTOR(ADD_PRODUCT, m) }

@@ -24,9 +24,8 @@ __kernel void dropout(
         uint4 word = (uint4)((uint)counter, step, 0u, 0u);
         uint key0 = seed, key1 = (uint)stream;
         for (int round = 0; round < 10; ++round) {
-            const uint high0 = mul_hi(0xD2511F53u, word.s0), low0 = 0xD2511F53u * word.s0;
-            const uint high1 = mul_hi(0xCD9E8D57u, word.s2), low1 = 0xCD9E8D57u * word.s2;
-            word = (uint4)(high1 ^ word.s1 ^ key0, low1, high0 ^ word.s3 ^ key1, low0);
+            const ulong product0 = 0xD2511F53ul * word.s0, product1 = 0xCD9E8D57ul * word.s2;
+            word = (uint4)((uint)(product1 >> 32) ^ word.s1 ^ key0, (uint)product1, (uint)(product0 >> 32) ^ word.s3 ^ key1, (uint)product0);
             key0 += 0x9E3779B9u;
             key1 += 0xBB67AE85u;
         }

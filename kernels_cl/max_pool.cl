@@ -22,7 +22,7 @@ inline whole load_some_whole(__global const int *p, const int count) {
     int lanes[VEC];
     for (int lane = 0; lane < VEC; ++lane)
         lanes[lane] = lane < count ? p[lane] : -1;
-    return load_whole(lanes);
+    return ((__private const whole_in_memory *)lanes)->lanes;
 }
 
 inline void store_some_whole(const whole value, __global int *p, const int count) {
@@ -31,7 +31,7 @@ inline void store_some_whole(const whole value, __global int *p, const int count
         return;
     }
     int lanes[VEC];
-    store_whole(value, lanes);
+    ((__private whole_in_memory *)lanes)->lanes = value;
     for (int lane = 0; lane < count; ++lane)
         p[lane] = lanes[lane];
 }

@@ -4,6 +4,8 @@
 //
 // TILE  edge of the square tile of transpose; 8..32.  On a GPU (LOCAL_MEMORY 1) a work-group of TILE x TILE/4 items moves one tile through local
 //       memory, so that both sides are coalesced; on a CPU one work-item moves one tile that fits the first-level cache.
+typedef struct __attribute__((packed, aligned(4))) { int8 lanes; } eight;       // as in vectors.cl
+
 #ifndef TILE
 #define TILE 16
 #endif
@@ -37,7 +39,7 @@ __kernel void copy(
         int i = first;
         if (x_inner == 1 && y_inner == 1)
             for (; i + 8 <= last; i += 8)
-                vstore8(vload8(0, x + x_place + i), 0, y + y_place + i);
+                *(__global eight *)(y + y_place + i) = *(__global const eight *)(x + x_place + i);
         for (; i < last; ++i)
             y[y_place + i * y_inner] = x[x_place + i * x_inner];
     }
@@ -86,7 +88,7 @@ __kernel void fill(__global int *y, const int y_offset, const int count, const i
     const int last = min(first + span, count);
     int i = first;
     for (; i + 8 <= last; i += 8)
-        vstore8((int8)(value), 0, y + y_offset + i);
+        ((__global eight *)(y + y_offset + i))->lanes = (int8)(value);
     for (; i < last; ++i)
         y[y_offset + i] = value;
 }

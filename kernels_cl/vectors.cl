@@ -24,33 +24,34 @@
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 
-// real: VEC floats, whole: VEC ints, natural: VEC uints.  A comparison of reals gives a whole (-1 for true; 1 when VEC is 1), and
+// real: VEC floats, whole: VEC ints.  A comparison of reals gives a whole (-1 for true; 1 when VEC is 1), and
 // `condition ? a : b` chooses lane by lane in either case.
 #if VEC == 1
 typedef float real;
 typedef int whole;
-typedef uint natural;
-#define load(p) (*(p))
-#define store(v, p) (*(p) = (v))
-#define load_whole(p) (*(p))
-#define store_whole(v, p) (*(p) = (v))
 #define to_real(v) convert_float(v)
-#define to_whole(v) convert_int(v)
 #define bits_of(v) as_int(v)
 #define real_of(v) as_float(v)
 #else
 typedef JOIN(float, VEC) real;
 typedef JOIN(int, VEC) whole;
-typedef JOIN(uint, VEC) natural;
-#define load(p) JOIN(vload, VEC)(0, p)
-#define store(v, p) JOIN(vstore, VEC)(v, 0, p)
-#define load_whole(p) JOIN(vload, VEC)(0, p)
-#define store_whole(v, p) JOIN(vstore, VEC)(v, 0, p)
 #define to_real(v) JOIN(convert_float, VEC)(v)
-#define to_whole(v) JOIN(convert_int, VEC)(v)
 #define bits_of(v) JOIN(as_int, VEC)(v)
 #define real_of(v) JOIN(as_float, VEC)(v)
 #endif
+
+// Vectors in memory, aligned as a float is.  vloadN and vstoreN say the same, but some runtimes (PoCL 3.0) call them as functions and spill
+// every register around the call: a fifth of the speed.
+typedef struct __attribute__((packed, aligned(4))) { real lanes; } real_in_memory;
+typedef struct __attribute__((packed, aligned(4))) { whole lanes; } whole_in_memory;
+#define load(p) (((__global const real_in_memory *)(p))->lanes)
+#define store(v, p) (((__global real_in_memory *)(p))->lanes = (v))
+#define load_private(p) (((__private const real_in_memory *)(p))->lanes)
+#define store_private(v, p) (((__private real_in_memory *)(p))->lanes = (v))
+#define load_local(p) (((__local const real_in_memory *)(p))->lanes)
+#define store_local(v, p) (((__local real_in_memory *)(p))->lanes = (v))
+#define load_whole(p) (((__global const whole_in_memory *)(p))->lanes)
+#define store_whole(v, p) (((__global whole_in_memory *)(p))->lanes = (v))
 
 // The first `count` floats at p; the lanes behind them are `other` (0).  Fewer than VEC go through private memory: nothing outside is
 // ever read or written.
@@ -60,7 +61,7 @@ inline real load_padded(__global const float *p, const int count, const float ot
     float lanes[VEC];
     for (int lane = 0; lane < VEC; ++lane)
         lanes[lane] = lane < count ? p[lane] : other;
-    return load(lanes);
+    return load_private(lanes);
 }
 
 inline real load_some(__global const float *p, const int count) {
@@ -73,7 +74,7 @@ inline void store_some(const real value, __global float *p, const int count) {
         return;
     }
     float lanes[VEC];
-    store(value, lanes);
+    store_private(value, lanes);
     for (int lane = 0; lane < count; ++lane)
         p[lane] = lanes[lane];
 }

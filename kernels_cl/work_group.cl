@@ -25,7 +25,7 @@ inline real minimum(const real a, const real b) {
 #define DEFINE_WORK_GROUP_REDUCTION(NAME, COMBINE) \
 inline float NAME(const real value, __local float *scratch) { \
     float lanes[VEC]; \
-    store(value, lanes); \
+    store_private(value, lanes); \
     float result = lanes[0]; \
     for (int lane = 1; lane < VEC; ++lane) \
         result = COMBINE(result, lanes[lane]); \
@@ -36,7 +36,7 @@ inline float NAME(const real value, __local float *scratch) { \
 inline float NAME(const real value, __local float *scratch) { \
     const int item = get_local_id(0); \
     float lanes[VEC]; \
-    store(value, lanes); \
+    store_private(value, lanes); \
     float result = lanes[0]; \
     for (int lane = 1; lane < VEC; ++lane) \
         result = COMBINE(result, lanes[lane]); \
