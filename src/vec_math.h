@@ -201,60 +201,78 @@ ALWAYS_INLINE struct normal vf_normal(vf x) {
 typedef float vf_half __attribute__((vector_size(2 * VL)));
 typedef double vd __attribute__((vector_size(4 * VL)));
 
+#if VL == 16
+#define VF_LOWER(x) __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7)
+#define VF_UPPER(x) __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15)
+#define VF_JOIN(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#elif VL == 8
+#define VF_LOWER(x) __builtin_shufflevector(x, x, 0, 1, 2, 3)
+#define VF_UPPER(x) __builtin_shufflevector(x, x, 4, 5, 6, 7)
+#define VF_JOIN(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7)
+#else
+#define VF_LOWER(x) __builtin_shufflevector(x, x, 0, 1)
+#define VF_UPPER(x) __builtin_shufflevector(x, x, 2, 3)
+#define VF_JOIN(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3)
+#endif
+
+ALWAYS_INLINE vd vd_lower(vf x) { return __builtin_convertvector(VF_LOWER(x), vd); }
+ALWAYS_INLINE vd vd_upper(vf x) { return __builtin_convertvector(VF_UPPER(x), vd); }
+
+ALWAYS_INLINE vf vf_narrow(vd lower, vd upper) {
+    vf_half a = __builtin_convertvector(lower, vf_half), b = __builtin_convertvector(upper, vf_half);
+    return VF_JOIN(a, b);
+}
+
 /* The argument of the logistic function in gelu_tanh, 2 sqrt(2/pi) (x + 0.044715 x^3), as a float and its rest. */
 ALWAYS_INLINE void gelu_tanh_argument(vf x, vf *high, vf *low) {
-    vf_half x_halves[2], high_halves[2], low_halves[2];
-    memcpy(x_halves, &x, sizeof x);
-    for (int half = 0; half < 2; half++) {
-        vd d = __builtin_convertvector(x_halves[half], vd);
-        vd z = d * (d * d * 0.07135481627260025 + 1.5957691216057308);
-        high_halves[half] = __builtin_convertvector(z, vf_half);
-        low_halves[half] = __builtin_convertvector(z - __builtin_convertvector(high_halves[half], vd), vf_half);
-    }
-    memcpy(high, high_halves, sizeof *high);
-    memcpy(low, low_halves, sizeof *low);
+    vd lower = vd_lower(x), upper = vd_upper(x);
+    lower *= lower * lower * 0.07135481627260025 + 1.5957691216057308;
+    upper *= upper * upper * 0.07135481627260025 + 1.5957691216057308;
+    *high = vf_narrow(lower, upper);
+    *low = vf_narrow(lower - vd_lower(*high), upper - vd_upper(*high));
+}
+
+/* 2^t = fraction * 2^whole. */
+struct power_parts {
+    vd fraction;
+    vd whole;
+};
+
+/* (mantissa * 2^exponent)^y for a mantissa in [sqrt(1/2), sqrt(2)). */
+ALWAYS_INLINE struct power_parts power_split(vd mantissa, vd exponent, vd y) {
+    struct power_parts parts;
+    vd s = (mantissa - 1.0) / (mantissa + 1.0);
+    vd z = s * s;
+    vd p = z * (1.0 / 13) + 1.0 / 11; /* atanh(s) / s, s^2 < 0.0295 */
+    p = p * z + 1.0 / 9;
+    p = p * z + 1.0 / 7;
+    p = p * z + 1.0 / 5;
+    p = p * z + 1.0 / 3;
+    p = p * z + 1.0;
+    vd t = (p * s * 2.8853900817779268 + exponent) * y;
+    /* Far outside the float range the exact size no longer matters; NaN fails both comparisons and stays. */
+    const vd bound = (vd){0} + 200.0;
+    __typeof__(t > bound) above = t > bound, below = t < -bound;
+    t = (vd)((above & (__typeof__(above))bound) | (~above & (__typeof__(above))t));
+    t = (vd)((below & (__typeof__(above))-bound) | (~below & (__typeof__(above))t));
+    parts.whole = (t + 6755399441055744.0) - 6755399441055744.0;
+    vd r = (t - parts.whole) * 0.69314718055994531; /* exp(r) - 1, |r| < 0.347 */
+    vd q = r * (1.0 / 40320) + 1.0 / 5040;
+    q = q * r + 1.0 / 720;
+    q = q * r + 1.0 / 120;
+    q = q * r + 1.0 / 24;
+    q = q * r + 1.0 / 6;
+    q = q * r + 0.5;
+    parts.fraction = (q * r * r + r) + 1.0;
+    return parts;
 }
 
 /* |x|^y = 2^(y log2|x|) in double, so that the float result keeps its last digits up to 2^128. Infinite exponents of
  * `parts` stand for |x| = 0 and |x| = infinity. */
 ALWAYS_INLINE vf vf_pow_magnitude(struct log_parts parts, vf y) {
-    vf_half mantissa[2], exponent[2], power[2], fraction[2], n[2];
-    memcpy(mantissa, &parts.mantissa, sizeof mantissa);
-    memcpy(exponent, &parts.exponent, sizeof exponent);
-    memcpy(power, &y, sizeof power);
-    for (int half = 0; half < 2; half++) {
-        vd m = __builtin_convertvector(mantissa[half], vd);
-        vd s = (m - 1.0) / (m + 1.0);
-        vd z = s * s;
-        vd p = z * (1.0 / 13) + 1.0 / 11; /* atanh(s) / s, s^2 < 0.0295 */
-        p = p * z + 1.0 / 9;
-        p = p * z + 1.0 / 7;
-        p = p * z + 1.0 / 5;
-        p = p * z + 1.0 / 3;
-        p = p * z + 1.0;
-        vd log2 = p * s * 2.8853900817779268 + __builtin_convertvector(exponent[half], vd);
-        vd t = log2 * __builtin_convertvector(power[half], vd);
-        /* Far outside the float range the exact size no longer matters; NaN fails both comparisons and stays. */
-        vd bound = (vd){0} + 200.0;
-        __typeof__(t > bound) above = t > bound, below = t < -bound;
-        t = (vd)((above & (__typeof__(above))bound) | (~above & (__typeof__(above))t));
-        t = (vd)((below & (__typeof__(above))-bound) | (~below & (__typeof__(above))t));
-        vd whole = (t + 6755399441055744.0) - 6755399441055744.0;
-        vd r = (t - whole) * 0.69314718055994531; /* exp(r) - 1, |r| < 0.347 */
-        vd q = r * (1.0 / 40320) + 1.0 / 5040;
-        q = q * r + 1.0 / 720;
-        q = q * r + 1.0 / 120;
-        q = q * r + 1.0 / 24;
-        q = q * r + 1.0 / 6;
-        q = q * r + 0.5;
-        q = q * r * r + r;
-        fraction[half] = __builtin_convertvector(q + 1.0, vf_half);
-        n[half] = __builtin_convertvector(whole, vf_half);
-    }
-    vf fractions, exponents;
-    memcpy(&fractions, fraction, sizeof fractions);
-    memcpy(&exponents, n, sizeof exponents);
-    return vf_scale(fractions, exponents);
+    struct power_parts lower = power_split(vd_lower(parts.mantissa), vd_lower(parts.exponent), vd_lower(y));
+    struct power_parts upper = power_split(vd_upper(parts.mantissa), vd_upper(parts.exponent), vd_upper(y));
+    return vf_scale(vf_narrow(lower.fraction, upper.fraction), vf_narrow(lower.whole, upper.whole));
 }
 
 /* C99's pow, special cases included. Out of line: it is long, and its callers are many. */
