@@ -21,6 +21,8 @@ from ...errors import DeviceError
 # Candidates for one multiply-add, numbered as MULTIPLY_ADD in kernels_cl/vectors.cl.
 MULTIPLY_ADD_FORMS = {1: "a*b+c", 2: "fma", 3: "mad"}
 
+_PROBE = pathlib.Path(__file__).with_name("probe.py")
+
 
 class OpenCLUnavailable(DeviceError):
     """No OpenCL device can be used; the message says why and what to install."""
@@ -195,14 +197,13 @@ def _measure(device, seconds=60):
     """
     from . import programs
 
-    script = pathlib.Path(__file__).with_name("probe.py")
     source = programs.source_text("conv_igemm")
     waiting = _candidates(device)
     measured, failures = {}, []
     while waiting:
         request = json.dumps({"index": device.index, "source": source, "candidates": waiting})
         try:
-            done = subprocess.run([sys.executable, str(script)], input=request, capture_output=True, text=True, timeout=seconds)
+            done = subprocess.run([sys.executable, str(_PROBE)], input=request, capture_output=True, text=True, timeout=seconds)
             answer, complaint = done.stdout, done.stderr
         except subprocess.TimeoutExpired as slow:
             answer, complaint = (slow.stdout or b"").decode(errors="replace"), f"no answer in {seconds} s"
@@ -227,7 +228,7 @@ def capabilities(device):
     from . import programs
 
     # What was measured with another kernel says nothing about this one.
-    name = f"opencl-probe-{zlib.crc32(programs.source_text('conv_igemm').encode()):08x}.json"
+    name = f"opencl-probe-{zlib.crc32((programs.source_text('conv_igemm') + _PROBE.read_text(encoding='utf-8')).encode()):08x}.json"
     known = read_cache(name).get(device.key)
     if known is not None:
         return Capabilities(**known)

@@ -2,7 +2,8 @@
 
 Reads {"index", "source", "candidates": [[width, form], ...]} from standard input and prints one line of JSON for each
 candidate as soon as it is known, so that the caller sees at which one the process died.  The payload is the convolution
-kernel itself on one pixel block and one panel of ones, whose result is known exactly.
+kernel itself on one pixel block and one panel of ones, whose result is known. Its activation is gelu, which is the identity
+there, but calls the exponential and the root: some runtimes multiply wide vectors well and crash in their functions.
 """
 
 import json
@@ -13,6 +14,7 @@ import numpy
 import pyopencl as cl
 
 ROWS, VECTORS = 6, 2
+GELU = 6
 ENOUGH_SECONDS = 2e-3
 
 
@@ -27,7 +29,7 @@ def flat_device(index):
 
 
 def rate(context, queue, source, width, form):
-    options = [f"-DVEC={width}", f"-DMULTIPLY_ADD={form}", f"-DMR={ROWS}", f"-DNV={VECTORS}"]
+    options = [f"-DVEC={width}", f"-DMULTIPLY_ADD={form}", f"-DMR={ROWS}", f"-DNV={VECTORS}", f"-DACTIVATION={GELU}"]
     kernel = cl.Program(context, source).build(options=options).conv_igemm
     panel = width * VECTORS
     read = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
@@ -53,7 +55,7 @@ def rate(context, queue, source, width, form):
             queue.finish()
             seconds = min(seconds, time.perf_counter() - start)
         cl.enqueue_copy(queue, result, y)
-        if not (result == reds).all():
+        if not numpy.allclose(result, reds, rtol=1e-5, atol=0):
             return 0.0
         best = max(best, 2e-9 * items * ROWS * panel * reds / seconds)
         if seconds > ENOUGH_SECONDS or reds >= 1 << 14:
