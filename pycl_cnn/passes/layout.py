@@ -13,7 +13,7 @@ from ..graph import Graph, Node, Value
 from ..ops.base import Op
 from ..ops.dropout import Dropout
 from ..ops.matmul import MatMul
-from ..ops.movement import Copy, Reshape, Transpose
+from ..ops.movement import Copy, Reshape, Transpose, invert
 from ..ops.pointwise import Binary, align
 
 
@@ -77,30 +77,40 @@ def _sink(graph: Graph, node: Node) -> None:
         return
     permutation = found[0]
     moved = node.op.permuted(permutation, node.inputs)
-    if moved is None:
+    if moved is None or not _worthwhile(node, permutation):
         return
     op, behind = moved
     with graph.at(node):
-        operands = _operands(graph, node, permutation)
-        if operands is None:
-            return
-        outputs = graph.add(op, *operands)
+        outputs = graph.add(op, *_operands(graph, node, permutation))
         for old, new in zip(node.outputs, outputs, strict=True):
             graph.replace(old, new if behind == tuple(range(len(behind))) else graph.apply(Transpose(behind), new))
 
 
-def _operands(graph: Graph, node: Node, permutation: tuple[int, ...]) -> list[Value] | None:
-    """The inputs without their transposes; operands that had none get the inverse one if that is cheap."""
+def _is_small(node: Node, value: Value, permutation: tuple[int, ...]) -> bool:
+    """Whether an operand is no matter for the layout: broadcast, or no tensor at all, e.g. a generator's state."""
+    return len(value.shape) != len(permutation) or (isinstance(node.op, Binary) and math.prod(value.shape) < math.prod(node.outputs[0].shape))
+
+
+def _worthwhile(node: Node, permutation: tuple[int, ...]) -> bool:
+    """Operands that have no transpose get the inverse one: not more of them than transposes go, and on a tie only towards
+    channels last. One that is there already, as behind the door of a residual block's input, costs nothing."""
+    tensors = {value for value in node.inputs if not _is_small(node, value, permutation)}
+    gone = {value for value in tensors if isinstance(value.op, Transpose) and value.op.permutation == permutation}
+    backward = Transpose(invert(permutation))
+    new = {value for value in tensors - gone if not any(user.op == backward for user in value.users)}
+    return not new or len(new) < len(gone) or (len(new) == len(gone) and permutation[1:2] == (len(permutation) - 1,))
+
+
+def _operands(graph: Graph, node: Node, permutation: tuple[int, ...]) -> list[Value]:
+    """The inputs without their transposes; operands that had none get the inverse one."""
     operands = []
     for value in node.inputs:
         if isinstance(value.op, Transpose) and value.op.permutation == permutation:
             operands.append(value.node.inputs[0])
-        elif isinstance(node.op, Binary) and math.prod(value.shape) < math.prod(node.outputs[0].shape):
-            operands.append(align(graph, value, permutation))  # a broadcast operand is small
-        elif len(value.shape) != len(permutation):
-            operands.append(value)  # not a tensor operand, e.g. a generator's state
-        else:
+        elif isinstance(node.op, Binary) or len(value.shape) == len(permutation):
             operands.append(align(graph, value, permutation))
+        else:
+            operands.append(value)
     return operands
 
 
