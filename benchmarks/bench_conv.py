@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .cases import CONVOLUTIONS, DEVICES, check_adjoint, check_convolution, device, inner, normal
@@ -74,7 +76,7 @@ class ConvTranspose2d:
 
         target = device(where)
         pc.manual_seed(0)
-        module = pc.nn.ConvTranspose2d(128, 64, kernel_size=2, stride=2)
+        module: Any = pc.nn.ConvTranspose2d(128, 64, kernel_size=2, stride=2)
         self.x = normal(1, 128, 128, 128)
         self.program = pc.compile(module, self.x.shape, device=target, layout="NHWC")
         y = self.program.run(self.x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .cases import DEVICES, agree, device, normal
@@ -28,7 +30,7 @@ class Linear:
         target = device(where)
         rows, reduction, columns = LINEAR[name]
         pc.manual_seed(0)
-        module = pc.nn.Linear(reduction, columns)
+        module: Any = pc.nn.Linear(reduction, columns)
         self.x = normal(rows, reduction)
         self.program = pc.compile(module, self.x.shape, device=target)
         sample = slice(0, 64)

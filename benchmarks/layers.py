@@ -42,7 +42,7 @@ class Layer:
         return self.seconds - self.floor
 
 
-def make_program(network: str, batch: int, device: str, train: bool) -> tuple[Any, tuple[np.ndarray, ...]]:
+def make_program(network: str, batch: int, device: Any, train: bool) -> tuple[Any, tuple[np.ndarray, ...]]:
     """The network's program for inference or for a training step, and what to run it on."""
     import pycl_cnn as pc
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,13 +50,17 @@ def seeded(network: Network, seed: int = 0) -> Any:
     pc.manual_seed(seed)
     model = network.build()
     generator = np.random.default_rng(seed)
+    draws: dict[str, Callable[[Any], Any]] = {
+        "weight": lambda shape: generator.uniform(0.5, 1.5, shape),
+        "bias": lambda shape: generator.normal(0, 0.1, shape),
+        "running_mean": lambda shape: generator.normal(0, 0.1, shape),
+        "running_var": lambda shape: generator.uniform(0.5, 1.5, shape),
+    }
     for module in model.modules():
         if isinstance(module, pc.nn.BatchNorm2d):
-            shape = module.running_mean.shape
-            module.weight.data = generator.uniform(0.5, 1.5, shape).astype(np.float32)
-            module.bias.data = generator.normal(0, 0.1, shape).astype(np.float32)
-            module.running_mean.data = generator.normal(0, 0.1, shape).astype(np.float32)
-            module.running_var.data = generator.uniform(0.5, 1.5, shape).astype(np.float32)
+            for name, draw in draws.items():
+                tensor = getattr(module, name)
+                tensor.data = draw(tensor.shape).astype(np.float32)
     return model
 
 

@@ -56,7 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         settings.say = lambda text: print(text, file=sys.stderr, flush=True)
         session = Session(settings)
-        results = session.run(rows)
         versions = session.versions
         machine = describe() | {
             "command": shlex.join(["python", "-m", "benchmarks.compare", *_public(given)]),
@@ -64,10 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "rounds": options.rounds,
             "seconds": options.seconds,
         }
+        results = []
+        for row in rows:
+            results.append(session.measure(row))
+            for path in options.out:
+                if path.suffix == ".json":  # written again after every row: an interrupted session has lost one row only
+                    path.write_text(report.to_json(results, machine, versions), encoding="utf-8")
     for path in options.out:
-        if path.suffix == ".json":
-            path.write_text(report.to_json(results, machine, versions), encoding="utf-8")
-        else:
+        if path.suffix != ".json":
             report.put_block(path, "compare", report.markdown(results, machine, versions))
     if not options.out:
         print(report.markdown(results, machine, versions))

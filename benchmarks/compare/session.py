@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,9 +224,6 @@ class Session:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.materials = settings, Materials(settings)
         self.versions: dict[str, dict[str, str]] = {}
-
-    def run(self, rows: Sequence[Row]) -> list[Result]:
-        return [self.measure(row) for row in rows]
 
     def measure(self, row: Row) -> Result:
         """All contenders of a row, in turns."""
