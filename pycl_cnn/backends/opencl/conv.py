@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...geometry import ConvGeometry, Phase
+from ...geometry import ConvGeometry, Phase, PhaseAxis
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from ...ops.movement import Pad
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Table, Value, Zeros, device_context
 from .reduce import reduce_call
 from .sizes import blocks, clamp, grid, stream, vector
@@ -155,27 +156,57 @@ def lay_out(panels: Sequence[Panels]) -> PackPanels:
 
 @dataclass(frozen=True)
 class Tile:
-    """The register block of conv_igemm: `rows` pixels by `vectors` vectors of `width` outputs."""
+    """The block that a work-item (and on a GPU a work-group) of an igemm kernel computes.
+
+    A work-item has `rows` pixels by `vectors` vectors of `width` outputs; a work-group `lines` by `columns` work-items, 1 by 1 on a CPU.
+    """
 
     rows: int
     vectors: int
     width: int
+    columns: int = 1
+    lines: int = 1
 
     @property
     def panel(self) -> int:
-        return self.vectors * self.width
+        """Outputs of a work-group."""
+        return self.vectors * self.width * self.columns
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a work-group."""
+        return self.rows * self.lines
+
+    @property
+    def local_size(self) -> tuple[int, int, int]:
+        return (self.columns, self.lines, 1)
+
+
+GPU_COLUMNS, GPU_LINES, GPU_ROWS = 8, 16, 4
+ROWS_OF_WIDTH = {16: (14, 12, 10, 7, 4, 2, 1), 8: (6, 5, 4, 2, 1), 4: (6, 4, 2, 1)}  # with two vectors; registers: 32 or 16
+
+
+def gpu_tile(context: Context, lines: int, columns: int) -> Tile:
+    """Work-items along a tile's lines and columns as far as there is work for them and the device takes such work-groups."""
+    width = vector(context, "conv_igemm_tiled")
+    items = min(GPU_COLUMNS * GPU_LINES, context.device.max_work_group)
+    vectors = 2 if columns > width * GPU_COLUMNS else 1
+    return Tile(GPU_ROWS, vectors, width, GPU_COLUMNS, clamp(items // GPU_COLUMNS, 1, GPU_LINES if lines > GPU_ROWS * GPU_LINES // 2 else GPU_LINES // 2))
 
 
 def choose_tile(context: Context, pixels: int, outs: int) -> Tile:
-    """As large as the registers allow, not wider than the outputs nor taller than the pixels."""
+    """As large as the registers allow, not wider than the outputs, of a height that leaves few pixels over in the last block."""
+    if context.device.is_gpu:
+        return gpu_tile(context, pixels, outs)
     width = vector(context, "conv_igemm")
     while width > 4 and outs <= width // 2:
         width //= 2
     vectors = 2 if outs > width else 1
-    most = (12 if width >= 16 else 6) if not context.device.is_gpu else 4
+    heights = ROWS_OF_WIDTH[width]
     if vectors == 1:
-        most = min(14, most * 2) if not context.device.is_gpu else 4
-    return Tile(clamp(pixels, 1, most), vectors, width)
+        heights = tuple(min(14, 2 * rows) for rows in heights)
+    # One more row's time in every block: its weights are loaded and its loop goes round.
+    return Tile(min(heights, key=lambda rows: (blocks(pixels, rows) * (rows + 1), -rows)), vectors, width)
 
 
 def igemm_call(
@@ -189,27 +220,28 @@ def igemm_call(
     epilogue: Epilogue,
 ) -> Call:
     """The implicit GEMM of one phase: inputs of `node` are x and the packed weights."""
-    pixel_blocks = blocks(source[0] * phase.rows.grid * phase.cols.grid, tile.rows)
-    panel_count = blocks(panels.outs, tile.panel) * panels.groups
-    # Enough work-items for every core to have several, by sizes alone; a panel stays in the cache for the blocks of an item.
-    per_item = 1 if context.device.is_gpu else clamp(pixel_blocks * panel_count // 64, 1, 16)
     offset = target_offset(target, phase)
     arguments = {
         "x": node.inputs[0],
         "panels": At(node.inputs[1], panels.place),
         "y": At(node.outputs[0], offset),
-        "zeros": Zeros(panels.reds),
         "images": source[0],
         **source_arguments(source, phase),
         **target_strides(target, phase, "y"),
         "reds": panels.reds,
         "outs": panels.outs,
-        "blocks_per_item": per_item,
         **epilogue_arguments(node, epilogue, offset),
     }
     defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation_number(epilogue)}
-    size = (blocks(pixel_blocks, per_item), blocks(panels.outs, tile.panel), panels.groups)
-    return Call("conv_igemm", "conv_igemm", *grid(context, *size), arguments, defines)
+    pixel_blocks = blocks(source[0] * phase.rows.grid * phase.cols.grid, tile.pixels)
+    panel_count = blocks(panels.outs, tile.panel)
+    if context.device.is_gpu:
+        size = (panel_count * tile.columns, pixel_blocks * tile.lines, panels.groups)
+        return Call("conv_igemm_tiled", "conv_igemm_tiled", size, tile.local_size, arguments, {**defines, "COLUMNS": tile.columns, "LINES": tile.lines})
+    # Enough work-items for every core to have several, by sizes alone; a panel stays in the cache for the blocks of an item.
+    per_item = clamp(pixel_blocks * panel_count * panels.groups // 64, 1, 16)
+    arguments |= {"zeros": Zeros(panels.reds), "blocks_per_item": per_item}
+    return Call("conv_igemm", "conv_igemm", (blocks(pixel_blocks, per_item), panel_count, panels.groups), (1, 1, 1), arguments, defines)
 
 
 def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
@@ -265,6 +297,66 @@ class ImplicitGemm(OpenClAlgorithm):
             igemm_call(context, node, source, target, phase, panels, tile, epilogue)
             for phase, panels in zip(phases, packed.panels, strict=True)
         ]
+
+
+# ---- few channels ---------------------------------------------------------------------------------------------------------
+
+
+FEW_CHANNELS = 8  # below it, a tap's few products do not pay for finding its pixels
+
+
+def reads_rows(g: ConvGeometry) -> bool:
+    """Whether the elements of a kernel row, neighbours in memory, are taken as the channels of one tap."""
+    return g.groups == 1 and g.channels < FEW_CHANNELS and g.kernel[1] > 1 and g.dilation[1] == 1
+
+
+def row_phase(g: ConvGeometry) -> Phase:
+    """The forward phase over an image whose columns were padded: one tap for each kernel row."""
+    (phase,) = g.forward_phases
+    cols = phase.cols
+    return replace(phase, cols=PhaseAxis(cols.grid, cols.step, cols.out_step, cols.out_offset, 1, 0, 0, 0, 0))
+
+
+def padded_shape(g: ConvGeometry) -> tuple[int, int, int, int]:
+    n, h, w, c = g.input_shape
+    return (n, h, w + sum(g.padding[1]), c)
+
+
+def pad_columns(graph: Graph, node: Node, g: ConvGeometry) -> None:
+    """Write the columns of zeros beside the image that is input 0 of `node`."""
+    if any(g.padding[1]):
+        before, after = g.padding[1]
+        with graph.at(node):
+            graph.rewire(node, 0, graph.apply(Pad((0, 0, before, 0), (0, 0, after, 0), (0, 0, 0, 0), 0.0), node.inputs[0]))
+
+
+class RowTaps(OpenClAlgorithm):
+    """Convolution of an image with few channels: the elements of a kernel row are the channels of one tap."""
+
+    name = "igemm_rows"
+    reason = "few channels: the elements of a kernel row are the channels of one tap"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return reads_rows(node.op.geometry)  # type: ignore[attr-defined]
+
+    def _tile(self, context: Context, g: ConvGeometry) -> Tile:
+        return choose_tile(context, g.batch * g.out[0] * g.out[1], g.out_channels)
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        r, row = g.kernel[0], g.kernel[1] * g.channels
+        panels = Panels(1, g.out_channels, row, self._tile(device_context(device), g).panel, tuple(range(r)), 0, r * row, row, 1)
+        with graph.at(node):
+            graph.rewire(node, 1, graph.apply(lay_out([panels]), node.inputs[1]))
+        pad_columns(graph, node, g)
+        return node
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        assert isinstance(node.op, Conv)
+        g = node.op.geometry
+        packed = node.inputs[1].op
+        assert isinstance(packed, PackPanels)
+        return [igemm_call(context, node, padded_shape(g), g.output_shape, row_phase(g), packed.panels[0], self._tile(context, g), node.op.epilogue)]
 
 
 # ---- depthwise ------------------------------------------------------------------------------------------------------------
@@ -325,22 +417,23 @@ def gradient_width(context: Context, reds: int) -> tuple[int, int]:
     return width, 2 if 2 * width <= reds else 1
 
 
-def gradient_parts(pixels: int, tasks: int) -> int:
-    """Shares of the pixels, so that there are about 64 work-items and every share is long."""
-    return clamp(min(64 // max(1, tasks), pixels // 256), 1, 64)
+CACHED_PIXELS = 2048  # whose blocks of x and dy stay in a core's cache
+
+
+def weight_gradient_parts(pixels: int, taps: int, reds: int, outs: int, groups: int) -> int:
+    """Shares of the pixels, by sizes alone: small enough for the cache, and enough work-items, but long."""
+    tasks = taps * groups * blocks(reds, 32) * blocks(outs, 12)
+    return clamp(max(blocks(pixels, CACHED_PIXELS), min(64 // max(1, tasks), pixels // 256)), 1, 64)
 
 
 def weight_gradient_calls(
-    context: Context, x: Value, dy: Value, dw: Value, source: Sequence[int], target: Sequence[int], phase: Phase, groups: int
+    context: Context, x: Value, dy: Value, dw: Value, source: Sequence[int], target: Sequence[int], phase: Phase, groups: int, reds: int
 ) -> list[Call]:
-    """dw[k, taps, c/groups] from x and dy seen as images of `source` and `target`; parts lie in the workspace."""
-    reds, outs = source[3] // groups, target[3] // groups
-    width, vectors = gradient_width(context, reds)
-    rows = min(outs, 12 if width >= 16 else 6)
+    """dw[k, taps, reds] from x and dy seen as images of `source` and `target`; parts lie in the workspace."""
+    outs = target[3] // groups
     pixels = source[0] * phase.rows.grid * phase.cols.grid
     taps = tap_count(phase)
-    size = (taps * blocks(reds, width * vectors), groups * blocks(outs, rows))
-    parts = weight_gradient_parts(source, target, phase, groups)
+    parts = weight_gradient_parts(pixels, taps, reds, outs, groups)
     arguments = {
         "x": x,
         "dy": dy,
@@ -353,17 +446,20 @@ def weight_gradient_calls(
         "groups": groups,
         "pixels_per_part": blocks(pixels, parts),
     }
-    defines = {"VEC": width, "NV": vectors, "MO": rows}
-    calls = [Call("conv_weight_gradient", "conv_weight_gradient", *grid(context, *size, parts), arguments, defines)]
+    if context.device.is_gpu:
+        tile = gpu_tile(context, outs, reds)
+        stem, local = "conv_weight_gradient_tiled", tile.local_size
+        defines = {"COLUMNS": tile.columns, "LINES": tile.lines, "MO": tile.rows, "NV": tile.vectors, "VEC": tile.width}
+    else:
+        width, vectors = gradient_width(context, reds)
+        tile = Tile(min(outs, 12 if width >= 16 else 6), vectors, width)
+        stem, local = "conv_weight_gradient", (1, 1, 1)
+        defines = {"VEC": width, "NV": vectors, "MO": tile.rows}
+    size = (taps * blocks(reds, tile.panel) * tile.columns, groups * blocks(outs, tile.pixels) * tile.lines, parts)
+    calls = [Call(stem, stem, size, local, arguments, defines)]
     if parts > 1:
         calls.append(reduce_call(context, At(None), dw, 1, parts, dw.spec.size, 1, "sum", 1.0))
     return calls
-
-
-def weight_gradient_parts(source: Sequence[int], target: Sequence[int], phase: Phase, groups: int) -> int:
-    """Shares of the pixels, by sizes alone."""
-    tasks = tap_count(phase) * groups * blocks(source[3] // groups, 16) * blocks(target[3] // groups, 6)
-    return gradient_parts(source[0] * phase.rows.grid * phase.cols.grid, tasks)
 
 
 class WeightGradient(OpenClAlgorithm):
@@ -372,16 +468,39 @@ class WeightGradient(OpenClAlgorithm):
     name = "weight_gradient"
     reason = "sums over pixels, split by size alone"
 
+    def view(self, g: ConvGeometry) -> tuple[tuple[int, ...], Phase, int]:
+        """(shape of x, phase, channels of a tap)."""
+        (phase,) = g.forward_phases
+        return g.input_shape, phase, g.channels // g.groups
+
     def workspace(self, node: Node, device: Device) -> int:
-        g = node.op.geometry  # type: ignore[attr-defined]
-        parts = weight_gradient_parts(g.input_shape, g.output_shape, g.forward_phases[0], g.groups)
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        _, phase, reds = self.view(g)
+        parts = weight_gradient_parts(g.batch * g.out[0] * g.out[1], tap_count(phase), reds, g.out_channels // g.groups, g.groups)
         return parts * node.outputs[0].nbytes if parts > 1 else 0
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         assert isinstance(node.op, ConvBackwardWeight)
         g = node.op.geometry
-        x, dy = node.inputs
-        return weight_gradient_calls(context, x, dy, node.outputs[0], g.input_shape, g.output_shape, g.forward_phases[0], g.groups)
+        shape, phase, reds = self.view(g)
+        return weight_gradient_calls(context, *node.inputs, node.outputs[0], shape, g.output_shape, phase, g.groups, reds)
+
+
+class RowTapsWeightGradient(WeightGradient):
+    """Weight gradient of a convolution of an image with few channels."""
+
+    name = "weight_gradient_rows"
+    reason = RowTaps.reason
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return reads_rows(node.op.geometry)  # type: ignore[attr-defined]
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        pad_columns(graph, node, node.op.geometry)  # type: ignore[attr-defined]
+        return node
+
+    def view(self, g: ConvGeometry) -> tuple[tuple[int, ...], Phase, int]:
+        return padded_shape(g), row_phase(g), g.kernel[1] * g.channels
 
 
 class DepthwiseWeightGradient(OpenClAlgorithm):
@@ -424,8 +543,8 @@ class DepthwiseWeightGradient(OpenClAlgorithm):
 
 
 ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {
-    Conv: [Depthwise(), ImplicitGemm()],
+    Conv: [Depthwise(), RowTaps(), ImplicitGemm()],
     ConvBackwardInput: [Depthwise(), ImplicitGemm()],
-    ConvBackwardWeight: [DepthwiseWeightGradient(), WeightGradient()],
+    ConvBackwardWeight: [DepthwiseWeightGradient(), RowTapsWeightGradient(), WeightGradient()],
     PackPanels: [Pack()],
 }

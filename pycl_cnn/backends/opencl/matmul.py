@@ -66,13 +66,13 @@ class OuterProducts(OpenClAlgorithm):
 
     def workspace(self, node: Node, device: Device) -> int:
         m, n, k = _sizes(node)
-        parts = weight_gradient_parts((1, 1, k, n), (1, 1, k, m), row_of_pixels(k), 1)
+        parts = weight_gradient_parts(k, 1, n, m, 1)
         return parts * node.outputs[0].nbytes if parts > 1 else 0
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         m, n, k = _sizes(node)
         a, b = node.inputs
-        return weight_gradient_calls(context, b, a, node.outputs[0], (1, 1, k, n), (1, 1, k, m), row_of_pixels(k), 1)
+        return weight_gradient_calls(context, b, a, node.outputs[0], (1, 1, k, n), (1, 1, k, m), row_of_pixels(k), 1, n)
 
 
 ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {MatMul: [OuterProducts(), PackedGemm()]}
