@@ -8,7 +8,7 @@ import numpy as np
 
 _lock = threading.Lock()
 _seed = 0
-_generator = np.random.default_rng(0)
+_generator: np.random.Generator | None = None  # made when it is first drawn from: numpy.random takes a while to import
 _step = 0
 
 
@@ -16,12 +16,16 @@ def manual_seed(seed: int) -> None:
     """Start the generator of initial weights, shuffles and dropout anew (as torch.manual_seed; the numbers are other ones)."""
     global _seed, _generator, _step
     with _lock:
-        _seed, _generator, _step = int(seed), np.random.default_rng(int(seed)), 0
+        _seed, _generator, _step = int(seed), None, 0
 
 
 def generator() -> np.random.Generator:
     """The NumPy generator that initialisation and shuffling draw from."""
-    return _generator
+    global _generator
+    with _lock:
+        if _generator is None:
+            _generator = np.random.default_rng(_seed)
+        return _generator
 
 
 def next_state() -> np.ndarray:
