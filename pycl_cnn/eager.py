@@ -71,7 +71,7 @@ def run_operation(function: Callable[..., Any], bound: inspect.BoundArguments, d
         """An array's place (its number, shape, dtype); None and single numbers become part of the key."""
         if isinstance(value, np.integer | np.bool_):
             value = value.item()
-        if value is None or isinstance(value, bool | int | float):
+        if value is None or (isinstance(value, bool | int | float) and not isinstance(value, np.floating)):
             return value
         arrays.append(np.asarray(as_input_array(value.data if isinstance(value, Parameter) else value, name), order="C"))
         return _Slot(len(arrays) - 1, arrays[-1].shape, arrays[-1].dtype.str)
