@@ -14,44 +14,49 @@
 
 /* ---- filters: U = G g G^T ---------------------------------------------------------------------------------------- */
 
-static void filter_line(const double g[3], double u[6]) {
-    const double even = (g[0] + g[2]) / 6, half = g[0] / 24 + g[2] / 6;
-    u[0] = g[0] / 4;
-    u[1] = -even - g[1] / 6;
-    u[2] = -even + g[1] / 6;
-    u[3] = half + g[1] / 12;
-    u[4] = half - g[1] / 12;
-    u[5] = g[2];
+/* G g for three vectors that lie `from` apart, written `to` apart (in vectors). */
+ALWAYS_INLINE void filter_line(const vf *g, int64_t from, vf *u, int64_t to) {
+    const vf g0 = g[0], g1 = g[from], g2 = g[2 * from];
+    const vf even = (g0 + g2) * (1.0f / 6), odd = g1 * (1.0f / 6);
+    const vf half = g0 * (1.0f / 24) + g2 * (1.0f / 6), rest = g1 * (1.0f / 12);
+    u[0] = g0 * 0.25f;
+    u[to] = -even - odd;
+    u[2 * to] = odd - even;
+    u[3 * to] = half + rest;
+    u[4 * to] = half - rest;
+    u[5 * to] = g2;
 }
 
-/* In double precision, so that the filters are off by half a unit in the last place only. */
+/* Filters are read in blocks of so many reds: what lies together in one direction is used before it leaves the cache. */
+enum { FILTER_REDS = 16 };
+
 void KERNEL(winograd_filters)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct winograd_filters_params *p = params;
-    const float *source = (const float *)buffers[0] + p->offset;
-    const int64_t width = p->panel_width, step = p->reds * width;
+    const int64_t width = p->panel_width, step = p->reds * width, lanes = min_i64(width, p->outs - task * width);
+    const float *source = (const float *)buffers[0] + p->offset + task * width * p->out_stride;
     float *panel = (float *)buffers[1] + task * WINOGRAD_FREQUENCIES * step;
-    for (int64_t i = 0; i < p->reds; i++) {
-        for (int64_t lane = 0; lane < width; lane++) {
-            const int64_t out = task * width + lane;
-            float *target = panel + i * width + lane;
-            if (out >= p->outs) {
-                for (int64_t f = 0; f < WINOGRAD_FREQUENCIES; f++) target[f * step] = 0;
-                continue;
+    float block[9][FILTER_REDS][NR];
+    memset(block, 0, sizeof(block)); /* the lanes past outs stay zero */
+    for (int64_t begin = 0; begin < p->reds; begin += FILTER_REDS) {
+        const int64_t count = min_i64(FILTER_REDS, p->reds - begin);
+        for (int64_t lane = 0; lane < lanes; lane++)
+            for (int64_t tap = 0; tap < 9; tap++) {
+                const float *g = source + lane * p->out_stride + begin * p->red_stride + tap / 3 * p->tap_row_stride +
+                                 tap % 3 * p->tap_col_stride;
+                for (int64_t i = 0; i < count; i++) block[tap][i][lane] = g[i * p->red_stride];
             }
-            const float *g = source + out * p->out_stride + i * p->red_stride;
-            double half[6][3], column[6];
-            for (int64_t s = 0; s < 3; s++) {
-                const double taps[3] = {g[s * p->tap_col_stride], g[p->tap_row_stride + s * p->tap_col_stride],
-                                        g[2 * p->tap_row_stride + s * p->tap_col_stride]};
-                filter_line(taps, column);
-                for (int64_t f = 0; f < 6; f++) half[f][s] = column[f];
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t lane = 0; lane < width; lane += VL) {
+                vf g[9], half[18], u[6];
+                for (int tap = 0; tap < 9; tap++) g[tap] = vf_load(block[tap][i] + lane);
+                for (int col = 0; col < 3; col++) filter_line(g + col, 3, half + col, 3);
+                float *target = panel + (begin + i) * width + lane;
+                for (int row = 0; row < 6; row++) {
+                    filter_line(half + row * 3, 1, u, 1);
+                    for (int col = 0; col < 6; col++) vf_store(target + (row * 6 + col) * step, u[col]);
+                }
             }
-            for (int64_t f = 0; f < 6; f++) {
-                filter_line(half[f], column);
-                for (int64_t e = 0; e < 6; e++) target[(f * 6 + e) * step] = (float)column[e];
-            }
-        }
     }
 }
 
