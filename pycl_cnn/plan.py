@@ -190,7 +190,7 @@ def _place(plan: Plan, fixed: set[Node], nodes: Sequence[Node]) -> None:
                 continue
             if node in fixed:
                 kind = Kind.SETUP if output in last_read else Kind.SCRATCH
-                first = setup_position[node]
+                first = setup_position.get(node, 0)  # likewise without work below
                 places[output] = Storage(kind, output.nbytes, output, first=first, last=max(setup_read.get(output, first), first))
                 continue
             index = position.get(node, 0)  # without work it has no step, and its results no bytes
