@@ -421,6 +421,11 @@ cdef extern from "winograd.h" nogil:
         int64_t images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
         int64_t panel_width, tile_block, panel_block, activation
         float alpha, beta
+    struct winograd_gradient_members "winograd_gradient_params":
+        int64_t images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
+        int64_t parts, out_block, channel_block, tile_block
+    int64_t winograd_gradient_tasks(const winograd_gradient_members *p)
+    int64_t winograd_gradient_scratch_bytes(const winograd_gradient_members *p)
     int64_t winograd_filters_tasks(const winograd_filters_members *p)
     int64_t winograd_tasks(const winograd_members *p)
     int64_t winograd_scratch_bytes(const winograd_members *p)
@@ -434,6 +439,11 @@ def winograd_filters_params(**members):
 def winograd_params(**members):
     cdef winograd_members p = members
     return as_params("winograd", members, p, <char *>&p, sizeof(p))
+
+
+def winograd_gradient_params(**members):
+    cdef winograd_gradient_members p = members
+    return as_params("winograd_gradient", members, p, <char *>&p, sizeof(p))
 
 
 def pack_panels_params(**members):
@@ -487,6 +497,9 @@ def conv_sizes(str kernel not None, bytes params not None):
                 depthwise_weight_gradient_scratch_bytes(<const depthwise_weight_gradient_members *>p))
     if kernel == "winograd_filters":
         return winograd_filters_tasks(<const winograd_filters_members *>p), 0
+    if kernel == "winograd_gradient":
+        return (winograd_gradient_tasks(<const winograd_gradient_members *>p),
+                winograd_gradient_scratch_bytes(<const winograd_gradient_members *>p))
     if kernel == "winograd":
         return winograd_tasks(<const winograd_members *>p), winograd_scratch_bytes(<const winograd_members *>p)
     raise ValueError(f"[conv_sizes] {kernel!r} is not a convolution kernel")
@@ -563,6 +576,16 @@ def winograd_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):
     cdef int64_t blocks = conv_blocks(tiles, block)
     cdef int64_t panel_blocks = min(panels, conv_blocks(FEWEST_TASKS, blocks))
     return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks)}
+
+
+def winograd_gradient_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):
+    """Default parts, out_block, channel_block and tile_block of winograd_gradient, as a dict."""
+    cdef int64_t lanes = vector_length(isa)
+    cdef int64_t out_block = min(64, conv_round(outs, lanes)), channel_block = min(64, conv_round(channels, lanes))
+    cdef int64_t tasks = conv_blocks(outs, out_block) * conv_blocks(channels, channel_block)
+    cdef int64_t tile_block = min(16, tiles)
+    cdef int64_t parts = max(1, min(conv_blocks(FEWEST_TASKS, tasks), tiles // (4 * tile_block)))
+    return {"parts": parts, "out_block": out_block, "channel_block": channel_block, "tile_block": tile_block}
 
 
 def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):

@@ -14,6 +14,7 @@ KERNELS(X)
 #include "conv_weight_gradient.c"
 #include "conv_depthwise.c"
 #include "winograd.c"
+#include "winograd_gradient.c"
 
 #include "pointwise.c"
 #include "reduce.c"

@@ -74,27 +74,33 @@ ALWAYS_INLINE void input_line(const vf *d, int64_t from, vf *v, int64_t to) {
     v[5 * to] = 4.0f * d1 - 5.0f * d3 + d5;
 }
 
-/* Transforms one tile whose upper left input is (row, col) of `image`; frequency f of channel block b goes to
- * v[f * frequency_stride + b * chunk_stride]. */
-static void transform_input(const struct winograd_params *p, const float *image, int64_t row, int64_t col, float *v,
-                            int64_t frequency_stride, int64_t chunk_stride) {
+/* The images that tiles are taken from. */
+struct winograd_input {
+    int64_t rows, cols, stride; /* stride: floats from a pixel to the next */
+    int64_t channels;           /* that are transformed */
+};
+
+/* Transforms one tile whose upper left input is (row, col) of `image`; frequency f of the channels from b * block on goes to
+ * v[f * frequency_stride + b * block_stride]. block is a multiple of VL. */
+static void transform_input(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
+                            int64_t frequency_stride, int64_t block, int64_t block_stride) {
     const int64_t channels = p->channels;
     const int inside = row >= 0 && col >= 0 && row + WINOGRAD_IN <= p->rows && col + WINOGRAD_IN <= p->cols;
-    const float *corner = image + (row * p->cols + col) * channels;
+    const float *corner = image + (row * p->cols + col) * p->stride;
     vf d[36], half[36], out[6];
     for (int64_t c = 0; c < channels; c += VL) {
         if (inside && c + VL <= channels) {
             for (int i = 0; i < 6; i++)
-                for (int j = 0; j < 6; j++) d[i * 6 + j] = vf_load(corner + (i * p->cols + j) * channels + c);
+                for (int j = 0; j < 6; j++) d[i * 6 + j] = vf_load(corner + (i * p->cols + j) * p->stride + c);
         } else {
             for (int i = 0; i < 6; i++)
                 for (int j = 0; j < 6; j++) {
                     const int there = row + i >= 0 && row + i < p->rows && col + j >= 0 && col + j < p->cols;
-                    d[i * 6 + j] = there ? vf_load_until(corner + (i * p->cols + j) * channels, c, channels) : (vf){0};
+                    d[i * 6 + j] = there ? vf_load_until(corner + (i * p->cols + j) * p->stride, c, channels) : (vf){0};
                 }
         }
         for (int j = 0; j < 6; j++) input_line(d + j, 6, half + j, 6);
-        float *target = v + c / CHUNK * chunk_stride + c % CHUNK;
+        float *target = v + c / block * block_stride + c % block;
         for (int i = 0; i < 6; i++) {
             input_line(half + i * 6, 1, out, 1);
             for (int j = 0; j < 6; j++) vf_store(target + (i * 6 + j) * frequency_stride, out[j]);
@@ -158,14 +164,15 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
     const int64_t row_floats = conv_round(p->channels, CHUNK), frequency_floats = count * row_floats;
     const int64_t groups = ceil_div(count, MR); /* of rows of the register tile */
     float *v = scratch, *m = v + WINOGRAD_FREQUENCIES * frequency_floats;
+    const struct winograd_input input = {p->rows, p->cols, p->channels, p->channels};
 
     for (int64_t group = 0, first = 0; group < groups; group++) {
         const int64_t rows = tile_rows(count, groups, group);
         for (int64_t row = 0; row < rows; row++) {
             const struct tile_place place = tile_at(p, begin + first + row);
             const float *image = (const float *)buffers[0] + place.image * p->rows * p->cols * p->channels;
-            transform_input(p, image, place.row - p->pad_top, place.col - p->pad_left,
-                            v + first * row_floats + row * CHUNK, frequency_floats, rows * CHUNK);
+            transform_input(&input, image, place.row - p->pad_top, place.col - p->pad_left,
+                            v + first * row_floats + row * CHUNK, frequency_floats, CHUNK, rows * CHUNK);
         }
         first += rows;
     }

@@ -38,6 +38,21 @@ struct winograd_params {
     ACTIVATION_MEMBERS
 };
 
+/* winograd_gradient  dw = correlation of x with dy
+ * buffers: 0 x [images][rows][cols][channels], 1 dy [images][out_rows][out_cols][outs], 2 parts [parts][outs][3][3][channels]
+ * parts[q] is the sum over the q-th share of the tiles; one part is dw itself, more are added by sum_parts.
+ * A task computes out_block outs by channel_block channels of one part.
+ * tasks: winograd_gradient_tasks(); scratch: winograd_gradient_scratch_bytes() */
+struct winograd_gradient_params {
+    int64_t images, rows, cols, channels;
+    int64_t out_rows, out_cols, outs;
+    int64_t pad_top, pad_left;
+    int64_t parts;         /* shares of the tiles, 1 .. tiles */
+    int64_t out_block;     /* outs of a task; a multiple of the vector length */
+    int64_t channel_block; /* channels of a task; a multiple of the vector length */
+    int64_t tile_block;    /* tiles transformed and multiplied in one go */
+};
+
 static inline int64_t winograd_filters_tasks(const struct winograd_filters_params *p) {
     return conv_blocks(p->outs, p->panel_width);
 }
@@ -54,6 +69,17 @@ static inline int64_t winograd_tasks(const struct winograd_params *p) {
 /* Transformed inputs of the task, and the products of one panel. */
 static inline int64_t winograd_scratch_bytes(const struct winograd_params *p) {
     return 4 * WINOGRAD_FREQUENCIES * p->tile_block * (conv_round(p->channels, CHUNK) + p->panel_width);
+}
+
+static inline int64_t winograd_gradient_tasks(const struct winograd_gradient_params *p) {
+    return p->parts * conv_blocks(p->outs, p->out_block) * conv_blocks(p->channels, p->channel_block);
+}
+
+/* Transformed inputs and gradients of tile_block tiles, the block of U, and the gradients of one tile. */
+static inline int64_t winograd_gradient_scratch_bytes(const struct winograd_gradient_params *p) {
+    return 4 * (WINOGRAD_FREQUENCIES * (p->tile_block * (p->channel_block + p->out_block) + 16 * p->out_block +
+                                        p->out_block * p->channel_block + p->out_block) +
+                64);
 }
 
 #endif
