@@ -1,8 +1,8 @@
-"""What all tests share: the devices they run on, Hypothesis' settings, and the `slow` marker.
+"""What all tests share: the devices they run on and Hypothesis' settings.
 
 A test that takes an argument `device` runs once on the float64 reference and once on every device of ``pc.devices()``. Restrict
-them with ``--devices cpu,opencl`` or the environment variable PYCL_CNN_TEST_DEVICES; "opencl" stands for all of OpenCL's. Tests
-marked `slow` run with ``--slow``.
+them with ``--devices cpu,opencl`` or the environment variable PYCL_CNN_TEST_DEVICES; "opencl" stands for all of OpenCL's.
+Examples are the same at every run; HYPOTHESIS_PROFILE=explore looks for new ones.
 """
 
 from __future__ import annotations
@@ -23,18 +23,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--devices", default=os.environ.get("PYCL_CNN_TEST_DEVICES", ""), help="only these, e.g. reference,cpu,opencl:0 (default: all)")
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes long; runs with --slow")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--slow"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
 
 
 def _devices(config: pytest.Config) -> list:

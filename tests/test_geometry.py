@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -104,7 +105,7 @@ def test_a_rule_and_its_transpose_are_one_matrix(rule):
     np.testing.assert_array_equal(matrix(rule.transpose()), matrix(rule).T)
     assert rule.transpose().transpose() == rule
     starts, index, _ = rule.table
-    assert all(list(index[a:b]) == sorted(set(index[a:b])) for a, b in zip(starts, starts[1:], strict=False))
+    assert all(list(index[a:b]) == sorted(set(index[a:b])) for a, b in itertools.pairwise(starts))
     if rule.kind != "sum":
         np.testing.assert_allclose(matrix(rule).sum(1), 1)
 

@@ -78,7 +78,7 @@ def test_gradient_goes_to_the_largest_element(case, device):
 
 
 def test_the_first_of_equal_elements_wins(device):
-    y, indices = F.max_pool2d(np.ones((1, 1, 4, 4), np.float32), 2, return_indices=True, device=device)
+    _y, indices = F.max_pool2d(np.ones((1, 1, 4, 4), np.float32), 2, return_indices=True, device=device)
     np.testing.assert_array_equal(indices[0, 0], [[0, 2], [8, 10]])
 
 

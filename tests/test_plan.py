@@ -56,7 +56,7 @@ def random_function(draw):
                 values.append(F.permute(a, (0, 1, 3, 2)))
             elif kind == 9 and a.ndim == 4:
                 values.append(F.max_pool2d(a, 3, 1, 1))
-        return tuple(values[index % len(values)] for index in handed_out) + (values[-1],)
+        return (*(values[index % len(values)] for index in handed_out), values[-1])
 
     return function
 
