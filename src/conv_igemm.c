@@ -6,8 +6,9 @@
  *           for each tile of up to MR pixels              its patches are copied when the first panel meets them
  *             micro-kernel, and after the last block the epilogue
  *
- * A copied patch is used by all panels of the task, so copying costs about 2 / outs of the arithmetic; in return the
- * micro-kernel knows nothing of taps, strides and borders. Sums of different reduction blocks are added in order. */
+ * A copied patch is used by all panels of the task; in return the micro-kernel knows nothing of taps and borders. Where
+ * patches are simply the pixels of x (1x1, stride 1), copying would cost as much as 16 outs, and the tiles read x in
+ * place. Sums of different reduction blocks are added in order. */
 #include "conv.h"
 #include "conv_epilogue.h"
 #include "isa.h"
@@ -59,6 +60,9 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
     float *lines = packed + p->pixel_block * block, *sums = lines + LINES * (block + LINE_SLACK);
     const int blocked = reds > p->reduction_block;
 
+    const int in_place = patch_is_pixel(g) && p->col_stride % ALIASING;
+    const float *x = (const float *)buffers[0] + group * p->channels + pixel_begin * p->col_stride;
+    const struct epilogue e = epilogue(p->activation, p->alpha, p->beta);
     const struct patch_reader reader = patch_reader(g, buffers[0], group, block, lines);
     const int64_t tiles = ceil_div(count, MR);
     pixel_offsets(p, pixel_begin, count, offsets);
@@ -69,19 +73,25 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
         struct pixel pixel = pixel_at(g, pixel_begin);
         for (int64_t panel = panel_begin; panel < panel_end; panel++) {
             const int64_t out = panel * width, lanes = min_i64(width, p->outs - out);
-            gemm_tile *const *sizes = tiles_pixels[ceil_div(lanes, VL)];
+            gemm_rows_tile *const *sizes = tiles_rows[ceil_div(lanes, VL)];
+            const int64_t channel = group * p->outs + out;
+            struct tile_end end = {.sums_stride = width, .accumulate = k_begin > 0, .lanes = lanes,
+                                   .low = e.low, .high = e.high, .bias = bias ? bias + channel : NULL,
+                                   .residual = residual ? residual + channel : NULL,
+                                   .y = k_end == reds && e.clips ? y + channel : NULL};
             for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
                 const int64_t rows = tile_rows(count, tiles, tile);
-                float *a = packed + first * row_floats;
-                if (panel == panel_begin && k_count)
-                    patches_read(&reader, &pixel, rows, k_begin, k_end, a, CHUNK, rows * CHUNK, CHUNK);
-                float *tile_sums = sums + (blocked ? ((panel - panel_begin) * count + first) * width : 0);
-                sizes[rows](k_count, a, weights + (panel * reds + k_begin) * width, width, tile_sums, width, k_begin > 0);
-                if (k_end == reds) {
-                    const int64_t channel = group * p->outs + out;
-                    store_tile(p, tile_sums, width, rows, lanes, bias ? bias + channel : NULL,
-                               residual ? residual + channel : NULL, y + channel, offsets + first);
-                }
+                const float *a = in_place ? x + first * p->col_stride + k_begin : packed + first * row_floats;
+                const struct tile_rows layout = {.row_stride = in_place ? p->col_stride : CHUNK,
+                                                 .chunk_stride = in_place ? CHUNK : rows * CHUNK,
+                                                 .segments = 1, .segment_length = k_count};
+                if (panel == panel_begin && k_count && !in_place)
+                    patches_read(&reader, &pixel, rows, k_begin, k_end, packed + first * row_floats, CHUNK, rows * CHUNK, CHUNK);
+                end.sums = sums + (blocked ? ((panel - panel_begin) * count + first) * width : 0);
+                end.offsets = offsets + first;
+                sizes[rows](&layout, a, weights + (panel * reds + k_begin) * width, width, &end);
+                if (k_end == reds && !e.clips)
+                    store_tile(p, end.sums, width, rows, lanes, end.bias, end.residual, y + channel, offsets + first);
                 first += rows;
             }
         }

@@ -45,6 +45,16 @@ static inline void pixel_next(const struct patch_geometry *g, struct pixel *p) {
     p->image++;
 }
 
+/* Whether the patches of all pixels are pixels of x, one after the other: 1x1, stride 1, not padded. */
+static int patch_is_pixel(const struct patch_geometry *g) {
+    return g->tap_rows == 1 && g->tap_cols == 1 && g->tap_row_start == 0 && g->tap_col_start == 0 && g->row_step == 1 &&
+           g->col_step == 1 && g->grid_rows == g->rows && g->grid_cols == g->cols &&
+           g->row_stride == g->cols * g->col_stride && g->image_stride == g->rows * g->row_stride;
+}
+
+/* Pixels so many floats apart (4 KiB) share one set of an L1 cache, which a tile of them would overflow. */
+enum { ALIASING = 1024 };
+
 /* `block`: the most floats of a patch that are read at once. */
 static struct patch_reader patch_reader(const struct patch_geometry *g, const float *x, int64_t group, int64_t block,
                                         float *lines) {

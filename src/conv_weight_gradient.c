@@ -50,23 +50,34 @@ void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t t
                              (p->grid_cols - 1) * p->out_col_stride + p->outs - out_begin;
     const struct patch_reader reader = patch_reader(g, buffers[0], group, p->red_block, lines);
 
+    /* Pixels at a fixed distance from each other are read where they are. */
+    const int dy_in_place = p->out_row_stride == p->grid_cols * p->out_col_stride &&
+                            p->out_image_stride == p->grid_rows * p->out_row_stride && p->out_col_stride % ALIASING;
+    const int x_is_lines = patch_is_pixel(g) && p->col_stride % ALIASING;
+    const int64_t red_round = conv_round(red_count, VL);
+
     for (int64_t begin = pixel_begin; begin < pixel_end || begin == pixel_begin; begin += p->pixel_block) {
         const int64_t count = max_i64(0, min_i64(p->pixel_block, pixel_end - begin));
-        for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
+        for (int64_t tile = 0, first = 0; tile < tiles && !dy_in_place; tile++) {
             const int64_t rows = tile_rows(out_count, tiles, tile);
             copy_outs(p, dy + first, dy_limit - first, begin, count, rows, outs_copy + first * count);
             first += rows;
         }
+        /* Vectors may reach into the next pixel's channels: what their last lanes sum up is dropped. */
+        const int x_in_place = x_is_lines && (begin + count - 1) * p->col_stride + red_begin + red_round <= reader.limit;
         struct pixel pixel = pixel_at(g, begin);
-        patches_read(&reader, &pixel, count, red_begin, red_end, patches, NR, count * NR, NR);
+        if (!x_in_place) patches_read(&reader, &pixel, count, red_begin, red_end, patches, NR, count * NR, NR);
 
         for (int64_t panel = 0; panel < panels; panel++) {
-            gemm_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, red_count - panel * NR), VL)];
+            gemm_columns_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, red_count - panel * NR), VL)];
             for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
                 const int64_t rows = tile_rows(out_count, tiles, tile);
                 float *total = sums + (panel * out_count + first) * NR;
-                sizes[rows](count, outs_copy + first * count, patches + panel * count * NR, NR, total, NR,
-                            begin > pixel_begin);
+                sizes[rows](count, dy_in_place ? dy + begin * p->out_col_stride + first : outs_copy + first * count,
+                            dy_in_place ? p->out_col_stride : rows,
+                            x_in_place ? reader.x + begin * p->col_stride + red_begin + panel * NR
+                                       : patches + panel * count * NR,
+                            x_in_place ? p->col_stride : NR, total, NR, begin > pixel_begin);
                 first += rows;
             }
         }

@@ -1,9 +1,34 @@
 /* The GEMM micro-kernels of every size (see gemm_tile.h), in tables by rows and vectors. */
 #include "conv.h"
 #include "isa.h"
+#include "vec_basic.h"
 
 typedef void gemm_tile(int64_t reds, const float *a, const float *panel, int64_t panel_stride, float *sums,
                        int64_t sums_stride, int accumulate);
+typedef void gemm_columns_tile(int64_t reds, const float *a, int64_t a_stride, const float *panel, int64_t panel_stride,
+                               float *sums, int64_t sums_stride, int accumulate);
+
+/* Where the rows of a tile lie: float k of segment s of row r is
+ * a[s * segment_stride + (k / CHUNK) * chunk_stride + k % CHUNK + r * row_stride]. */
+struct tile_rows {
+    int64_t row_stride, chunk_stride;
+    int64_t segments, segment_length, segment_stride;
+};
+
+/* Where the sums of a tile come from and go to. */
+struct tile_end {
+    float *sums; /* so far, and from now on unless there is y */
+    int64_t sums_stride;
+    int accumulate;
+    float *y; /* or NULL: max(low, min(high, sums + bias + residual)) go here, row r at offsets[r] */
+    const int64_t *offsets;
+    const float *bias, *residual; /* or NULL; residual is laid out as y */
+    int64_t lanes;                /* floats of a row of y */
+    float low, high;
+};
+
+typedef void gemm_rows_tile(const struct tile_rows *rows, const float *a, const float *panel, int64_t panel_stride,
+                            const struct tile_end *end);
 
 #define ROWS_1(M) M(0)
 #define ROWS_2(M) ROWS_1(M) M(1)
@@ -60,12 +85,21 @@ static gemm_tile *const tiles_pixels[NV + 1][MR + 1] = {
     [4] = {TILES(pixels, 4)},
 #endif
 };
-static gemm_tile *const tiles_columns[NV + 1][MR + 1] = {
+static gemm_columns_tile *const tiles_columns[NV + 1][MR + 1] = {
     [1] = {TILES(columns, 1)},
     [2] = {TILES(columns, 2)},
 #if NV > 2
     [3] = {TILES(columns, 3)},
     [4] = {TILES(columns, 4)},
+#endif
+};
+
+static gemm_rows_tile *const tiles_rows[NV + 1][MR + 1] = {
+    [1] = {TILES(rows, 1)},
+    [2] = {TILES(rows, 2)},
+#if NV > 2
+    [3] = {TILES(rows, 3)},
+    [4] = {TILES(rows, 4)},
 #endif
 };
 

@@ -1,5 +1,5 @@
 /* Template of the GEMM micro-kernel: a register tile of ROWS rows by VECTORS vectors, included once per size by
- * gemm_tile.c. Defines tile_pixels_<ROWS>x<VECTORS> and tile_columns_<ROWS>x<VECTORS>:
+ * gemm_tile.c. Defines tile_pixels_<ROWS>x<VECTORS>, tile_columns_<ROWS>x<VECTORS> and tile_rows_<ROWS>x<VECTORS>:
  *
  *     sums[row * sums_stride + lane] (+)= sum over k < reds of  a(row, k) * panel[k * panel_stride + lane]
  *
@@ -8,8 +8,10 @@
  *     row 0  . . .  ->     [s0_0 | s0_1]
  *     row 1  . . .  ->     [s1_0 | s1_1]
  *
- * pixels:  a is [k / CHUNK][row][CHUNK], as igemm reads patches: one base pointer, constant distances.
- * columns: a is [k][row], as weight_gradient copies dy.
+ * pixels:  a is [k / CHUNK][row][CHUNK]: one base pointer, constant distances.
+ * columns: a is [k][a_stride], as weight_gradient sees dy.
+ * rows:    a lies as struct tile_rows says, in x itself or copied; every third row has a pointer, the others are one or
+ *          two strides away. The sums may end in y, through bias, residual and clip, without a detour through memory.
  *
  * The accumulators have names, because the compilers keep an array of vectors in memory. */
 
@@ -56,14 +58,66 @@ static void TILE_NAME(pixels, ROWS, VECTORS)(int64_t reds, const float *a, const
     FINISH
 }
 
-static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, const float *panel, int64_t panel_stride,
-                                              float *sums, int64_t sums_stride, int accumulate) {
+static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int64_t a_stride, const float *panel,
+                                              int64_t panel_stride, float *sums, int64_t sums_stride, int accumulate) {
     EACH_ROW(ZERO_ROW)
 #define A(r) a[r]
     UNROLL(2)
-    for (int64_t k = 0; k < reds; k++, a += ROWS) STEP
+    for (int64_t k = 0; k < reds; k++, a += a_stride) STEP
 #undef A
     FINISH
+}
+
+#define LOAD_BIAS(r, v) const vf bias##v = end->bias ? vf_load_until(end->bias, v * VL, end->lanes) : (vf){0};
+#define ADD_BIAS(r, v) s##r##_##v += bias##v;
+#define ADD_BIAS_ROW(r) EACH_VECTOR(ADD_BIAS, r)
+#define ADD_RESIDUAL(r, v) s##r##_##v += vf_load_until(end->residual + end->offsets[r], v * VL, end->lanes);
+#define ADD_RESIDUAL_ROW(r) EACH_VECTOR(ADD_RESIDUAL, r)
+#define STORE_CLIPPED(r, v) vf_store(y + v * VL, vf_clip(s##r##_##v, end->low, end->high));
+#define STORE_CLIPPED_ROW(r)                                                                                           \
+    {                                                                                                                  \
+        float *y = end->y + end->offsets[r];                                                                           \
+        EACH_VECTOR(STORE_CLIPPED, r)                                                                                  \
+    }
+#define STORE_CLIPPED_LANES(r, v) vf_store_until(y, vf_clip(s##r##_##v, end->low, end->high), v * VL, end->lanes);
+#define STORE_CLIPPED_LANES_ROW(r)                                                                                     \
+    {                                                                                                                  \
+        float *y = end->y + end->offsets[r];                                                                           \
+        EACH_VECTOR(STORE_CLIPPED_LANES, r)                                                                            \
+    }
+
+static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const float *a, const float *panel,
+                                           int64_t panel_stride, const struct tile_end *end) {
+    EACH_ROW(ZERO_ROW)
+    const int64_t stride = rows->row_stride, chunk_stride = rows->chunk_stride;
+    for (int64_t segment = 0; segment < rows->segments; segment++, a += rows->segment_stride) {
+        const float *row0 = a, *row3 = a + 3 * stride, *row6 = a + 6 * stride, *row9 = a + 9 * stride,
+                    *row12 = a + 12 * stride;
+        int64_t reds = rows->segment_length;
+#define A(r) ((r) < 3 ? row0 : (r) < 6 ? row3 : (r) < 9 ? row6 : (r) < 12 ? row9 : row12)[(r) % 3 * stride + k]
+        for (; reds >= CHUNK; reds -= CHUNK) {
+            UNROLL(4)
+            for (int64_t k = 0; k < CHUNK; k++) STEP
+            row0 += chunk_stride, row3 += chunk_stride, row6 += chunk_stride, row9 += chunk_stride, row12 += chunk_stride;
+        }
+        for (int64_t k = 0; k < reds; k++) STEP
+#undef A
+    }
+    float *sums = end->sums;
+    const int64_t sums_stride = end->sums_stride;
+    if (end->accumulate) { EACH_ROW(ADD_STORED_ROW) }
+    if (!end->y) {
+        EACH_ROW(STORE_ROW)
+        return;
+    }
+    EACH_VECTOR(LOAD_BIAS, 0)
+    EACH_ROW(ADD_BIAS_ROW)
+    if (end->residual) { EACH_ROW(ADD_RESIDUAL_ROW) }
+    if (end->lanes == VECTORS * VL) {
+        EACH_ROW(STORE_CLIPPED_ROW)
+    } else {
+        EACH_ROW(STORE_CLIPPED_LANES_ROW)
+    }
 }
 
 #undef TILE_PASTE
@@ -83,3 +137,12 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, cons
 #undef STORE
 #undef STORE_ROW
 #undef FINISH
+#undef LOAD_BIAS
+#undef ADD_BIAS
+#undef ADD_BIAS_ROW
+#undef ADD_RESIDUAL
+#undef ADD_RESIDUAL_ROW
+#undef STORE_CLIPPED
+#undef STORE_CLIPPED_ROW
+#undef STORE_CLIPPED_LANES
+#undef STORE_CLIPPED_LANES_ROW
