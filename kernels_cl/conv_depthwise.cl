@@ -6,14 +6,20 @@
 // Memory: x, y, bias, residual, taps as in conv_igemm.cl; weights [tap][channels]; parts [part][channels][tap], one part being dw.
 //
 // Forward work-item (vector of VEC channels, block of columns, image*grid_rows + row): `columns_per_item` neighbouring
-// pixels of a row, four at a time, so that a weight vector is loaded once for four pixels.
+// pixels of a row, BLOCK at a time, so that a weight vector is loaded once for BLOCK pixels.
 //
-//        column b   b+1   b+2   b+3
-//       +------+------+------+------+
-//   c.. | sum0 | sum1 | sum2 | sum3 |  VEC channels each, += x[source] * weights[t]
-//       +------+------+------+------+
+//        column b   b+1   ...
+//       +------+------+------+
+//   c.. | sum0 | sum1 | ...  |  VEC channels each, += x[source] * weights[t]
+//       +------+------+------+
+//
+// BLOCK  pixels of a block; 1..14: with one weight vector and one product they stay in registers.
+// ACTIVATION  kind, see activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
+#ifndef BLOCK
+#define BLOCK 8
+#endif
 
 __kernel void conv_depthwise(
     __global const float *x, const int x_offset,
@@ -39,39 +45,42 @@ __kernel void conv_depthwise(
     __global const float *x_image = x + x_offset + channel + image * x_image_stride;
     weights += weights_offset + channel;
     const int y_row = image * y_image_stride + a * y_row_stride + channel;
+    const int step = column_step * x_column_stride;
     const real bias_value = bias_offset >= 0 ? load_some(bias + bias_offset + channel, lanes) : (real)(0.0f);
 
-    for (int b = first; b < last; b += 4) {
-        const int columns = min(last - b, 4);
-        real sum0 = bias_value, sum1 = bias_value, sum2 = bias_value, sum3 = bias_value;
+    for (int b = first; b < last; b += BLOCK) {
+        const int columns = min(last - b, BLOCK);
+#define DECLARE_SUM(m) real sum##m = bias_value;
+        EACH(BLOCK, DECLARE_SUM)
         for (int t = 0; t < tap_count; ++t) {
             const int row = a * row_step + taps[2 * t];
             const int column = b * column_step + taps[2 * t + 1];
             if ((uint)row >= (uint)x_rows)
                 continue;
-            const real weight = load_some(weights + t * channels, lanes);
             __global const float *at = x_image + row * x_row_stride + column * x_column_stride;
-            const int step = column_step * x_column_stride;
-            if (columns == 4 && column >= 0 && column + 3 * column_step < x_columns) {
-                sum0 = multiply_add(load_some(at, lanes), weight, sum0);
-                sum1 = multiply_add(load_some(at + step, lanes), weight, sum1);
-                sum2 = multiply_add(load_some(at + 2 * step, lanes), weight, sum2);
-                sum3 = multiply_add(load_some(at + 3 * step, lanes), weight, sum3);
+            if (lanes == VEC && columns == BLOCK && column >= 0 && column + (BLOCK - 1) * column_step < x_columns) {
+                const real weight = load(weights + t * channels);
+#define ADD(m) sum##m = multiply_add(load(at + m * step), weight, sum##m);
+                EACH(BLOCK, ADD)
             } else {
+                const real weight = load_some(weights + t * channels, lanes);
 #define ADD_INSIDE(m) \
                 if (m < columns && (uint)(column + m * column_step) < (uint)x_columns) \
                     sum##m = multiply_add(load_some(at + m * step, lanes), weight, sum##m);
-                EACH(4, ADD_INSIDE)
+                EACH(BLOCK, ADD_INSIDE)
             }
         }
-#define FINISH(m) \
-        if (m < columns) { \
-            const int place = y_row + (b + m) * y_column_stride; \
-            if (residual_offset >= 0) \
-                sum##m += load_some(residual + residual_offset + place, lanes); \
-            store_some(activate(sum##m, alpha, beta), y + y_offset + place, lanes); \
+        // The sums pass through private memory once, so that the epilogue is compiled once.
+        float block[BLOCK * VEC];
+#define KEEP(m) store_private(sum##m, block + m * VEC);
+        EACH(BLOCK, KEEP)
+        for (int m = 0; m < columns; ++m) {
+            const int place = y_row + (b + m) * y_column_stride;
+            real value = load_private(block + m * VEC);
+            if (residual_offset >= 0)
+                value += load_some(residual + residual_offset + place, lanes);
+            store_some(activate(value, alpha, beta), y + y_offset + place, lanes);
         }
-        EACH(4, FINISH)
     }
 }
 

@@ -76,12 +76,13 @@ __kernel void conv_igemm(
 
     const int first_block = get_global_id(0) * blocks_per_item;
     const int last_pixel = min((first_block + blocks_per_item) * MR, pixels);
-    for (int pixel = first_block * MR; pixel < last_pixel; pixel += MR) {
+    int pixel = first_block * MR;
+    int b = pixel % grid_columns;
+    int a = pixel / grid_columns % grid_rows;
+    int image = pixel / grid_columns / grid_rows;
+    for (; pixel < last_pixel; pixel += MR) {
         // Origins of the MR pixels.  A pixel past the end gets a row outside every image: it reads zeros and is not stored.
         int row[MR], column[MR], source[MR], destination[MR];
-        int b = pixel % grid_columns;
-        int a = (pixel / grid_columns) % grid_rows;
-        int image = pixel / grid_columns / grid_rows;
         for (int m = 0; m < MR; ++m) {
             const int inside = pixel + m < pixels;
             row[m] = inside ? a * row_step : INT_MIN / 2;
@@ -116,13 +117,31 @@ __kernel void conv_igemm(
             }
         }
 
+        const int rows = min(MR, pixels - pixel);
+#if ACTIVATION <= 3
+        // Cheap activations are compiled for every vector of the block.
+        if (rows == MR && lanes == PANEL) {
+            __global float *result = y + y_offset + place;
+            if (residual_offset >= 0) {
+                __global const float *added = residual + residual_offset + place;
+#define ADD_RESIDUAL(m, v) sum##m##_##v += load(added + destination[m] + v * VEC);
+#define ADD_RESIDUALS(m) EACH_VECTOR(ADD_RESIDUAL, m)
+                EACH(MR, ADD_RESIDUALS)
+            }
+#define LOAD_BIAS(m, v) const real bias##v = load_private(bias_lanes + v * VEC);
+            EACH_VECTOR(LOAD_BIAS, 0)
+#define FINISH(m, v) store(activate(sum##m##_##v + bias##v, alpha, beta), result + destination[m] + v * VEC);
+#define FINISH_ROW(m) EACH_VECTOR(FINISH, m)
+            EACH(MR, FINISH_ROW)
+            continue;
+        }
+#endif
         // The block passes through private memory once, so that the epilogue is compiled once and not MR times.
         float block[MR * PANEL];
 #define KEEP(m, v) store_private(sum##m##_##v, block + m * PANEL + v * VEC);
 #define KEEP_ROW(m) EACH_VECTOR(KEEP, m)
         EACH(MR, KEEP_ROW)
 
-        const int rows = min(MR, pixels - pixel);
         for (int m = 0; m < rows; ++m) {
             float residual_lanes[PANEL];
             __global const float *added = residual + residual_offset + place + destination[m];

@@ -7,7 +7,7 @@
 //          inside the image; positions go up by the dilation.
 // covers   int [2*x_rows + 2*x_columns]: first and end window row that may cover a row, the same for columns (more are
 //          allowed: the indices decide).
-// indices  absent (offset -1) where nobody asks for them.
+// INDICES  0 where nobody asks for the indices (then they are bound to any buffer), 1 otherwise.
 //
 // Work-item (vector of VEC channels, block of pixels_per_item pixels of a row, n*row): the grid is y's forward, dx's backward.
 //
@@ -15,6 +15,9 @@
 //           . 3 1 . .  ->  below windows[y_rows + a], columns alike           3    index of that 3
 //           . 2 0 . .
 #include "vectors.cl"
+#ifndef INDICES
+#define INDICES 1
+#endif
 
 inline whole load_some_whole(__global const int *p, const int count) {
     if (count >= VEC)
@@ -61,15 +64,20 @@ __kernel void max_pool(
             for (int column = first_column; column < end_column; column += column_dilation) {
                 const int index = row * x_columns + column;
                 const real value = load_some(image + index * channels, lanes);
+#if INDICES
                 // `where < 0` gives a window of -infinity the place of its first element.
                 const whole better = value > best || value != value || where < (whole)(0);
                 best = better ? value : best;
                 where = better ? (whole)(index) : where;
+#else
+                best = value > best || value != value ? value : best;
+#endif
             }
         }
         store_some(best, y + y_offset + place + b * channels, lanes);
-        if (indices_offset >= 0)
-            store_some_whole(where, indices + indices_offset + place + b * channels, lanes);
+#if INDICES
+        store_some_whole(where, indices + indices_offset + place + b * channels, lanes);
+#endif
     }
 }
 

@@ -483,7 +483,8 @@ class WeightGradient(OpenClAlgorithm):
         assert isinstance(node.op, ConvBackwardWeight)
         g = node.op.geometry
         shape, phase, reds = self.view(g)
-        return weight_gradient_calls(context, *node.inputs, node.outputs[0], shape, g.output_shape, phase, g.groups, reds)
+        x, dy = node.inputs
+        return weight_gradient_calls(context, x, dy, node.outputs[0], shape, g.output_shape, phase, g.groups, reds)
 
 
 class RowTapsWeightGradient(WeightGradient):

@@ -36,7 +36,8 @@ class WindowTables(OpenClAlgorithm):
                 "column_dilation": g.cols.dilation,
                 "pixels_per_item": pixels,
             }
-            return [Call("max_pool", "max_pool", *grid(context, channel_items, blocks(g.cols.out, pixels), g.batch * g.rows.out), arguments)]
+            size = grid(context, channel_items, blocks(g.cols.out, pixels), g.batch * g.rows.out)
+            return [Call("max_pool", "max_pool", *size, arguments, {"INDICES": int(node.op.indices)})]
         pixels = pixels_per_item(context, g.cols.size)
         arguments |= {
             "dy": node.inputs[0],
