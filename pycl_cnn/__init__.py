@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from . import nn, optim
 from . import functional as F
-from .compile import compile, value_and_grad  # noqa: A004 - the name that users look for
+from . import nn, optim
+from .compile import compile, value_and_grad
 from .device import device, devices
 from .errors import DeviceError, DtypeError, FormatError, PyclError, ShapeError, UnsupportedError
 from .random import manual_seed

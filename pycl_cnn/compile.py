@@ -14,7 +14,7 @@ from .backends.base import Program
 from .device import device as find_device
 from .eager import ProgramCache, finish
 from .errors import ShapeError
-from .functional import NCHW_TO_NHWC, NHWC_TO_NCHW
+from .functional.door import NCHW_TO_NHWC, NHWC_TO_NCHW
 from .graph import Value
 from .nn.module import Module
 from .ops.leaf import State
@@ -52,7 +52,7 @@ def trace_forward(tracer: Tracer, model: Module, specs: Sequence[Spec], layout: 
     return results
 
 
-def compile(  # noqa: A001 - the name that users look for
+def compile(
     model: Module,
     example_shape: Sequence[int] | Sequence[Sequence[int]],
     *,

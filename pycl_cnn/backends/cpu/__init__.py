@@ -6,7 +6,22 @@ from collections.abc import Sequence
 
 from ...plan import Plan
 from ..base import Backend, Device, Program
-from . import _kernels, batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax, winograd
+from . import (
+    _kernels,
+    batch_norm,
+    conv,
+    dropout,
+    loss,
+    matmul,
+    max_pool,
+    movement,
+    optimizer,
+    pointwise,
+    reduce,
+    resample,
+    softmax,
+    winograd,
+)
 from .program import CpuProgram
 
 #: Where several families have algorithms for an operation, the first family's are tried first.

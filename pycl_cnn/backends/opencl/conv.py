@@ -362,6 +362,14 @@ class RowTaps(OpenClAlgorithm):
 # ---- depthwise ------------------------------------------------------------------------------------------------------------
 
 
+def depthwise_block(source: Sequence[int], phase: Phase) -> int:
+    """Pixels that conv_depthwise takes together: as many as divide the columns whose taps are all inside the image best."""
+    cols = phase.cols
+    taps = [cols.start + t * cols.tap_step for t in range(cols.taps)]
+    inside = sum(all(0 <= b * cols.step + tap < source[2] for tap in taps) for b in range(cols.grid))
+    return min((n for n in (12, 9, 6, 5, 3) if n <= max(inside, 3)), key=lambda n: blocks(inside, n) * (n + 2))
+
+
 class Depthwise(OpenClAlgorithm):
     """One filter for each channel, channels as vector lanes."""
 
@@ -389,7 +397,8 @@ class Depthwise(OpenClAlgorithm):
         width = vector(context, "conv_depthwise")
         calls = []
         for phase, panels in zip(phases, packed.panels, strict=True):
-            columns = 4 if context.device.is_gpu else clamp(phase.cols.grid, 4, 64)
+            columns = 4 if context.device.is_gpu else max(1, phase.cols.grid)
+            defines = {"ACTIVATION": activation_number(epilogue), "BLOCK": 4 if context.device.is_gpu else depthwise_block(source, phase)}
             offset = target_offset(target, phase)
             arguments = {
                 "x": node.inputs[0],
@@ -402,7 +411,7 @@ class Depthwise(OpenClAlgorithm):
                 **epilogue_arguments(node, epilogue, offset),
             }
             size = (blocks(g.channels, width), blocks(phase.cols.grid, columns), source[0] * phase.rows.grid)
-            calls.append(Call("conv_depthwise", "conv_depthwise", *grid(context, *size), arguments, {"ACTIVATION": activation_number(epilogue)}))
+            calls.append(Call("conv_depthwise", "conv_depthwise", *grid(context, *size), arguments, defines))
         return calls
 
 
