@@ -49,6 +49,12 @@ def _check_writable(name: str, path: str | None) -> None:
         raise PyclError(f"{name}: {path} must be a file in a folder that exists")
 
 
+def _optimizer(options: argparse.Namespace) -> optim.Optimizer:
+    if options.optimizer == "adam":
+        return optim.Adam(0.002 if options.lr is None else options.lr, weight_decay=options.weight_decay)
+    return optim.SGD(0.05 if options.lr is None else options.lr, momentum=0.9, weight_decay=options.weight_decay, nesterov=True)
+
+
 def train(options: argparse.Namespace) -> int:
     """``pycl-cnn train``"""
     for name in ("out", "checkpoint"):
@@ -57,7 +63,7 @@ def train(options: argparse.Namespace) -> int:
     classes = int(max(data.labels.max(), data.held_out_labels.max())) + 1
     manual_seed(options.seed)
     model = _build(entry, classes, data.x.shape[1])
-    optimizer = optim.SGD(options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+    optimizer = _optimizer(options)
     trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, device=device)
     if options.resume:
         trainer.resume(options.resume)

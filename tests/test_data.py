@@ -5,15 +5,10 @@ import struct
 
 import numpy as np
 import pytest
+from helpers.idx_files import TYPES, idx, write_mnist
 
 import pycl_cnn as pc
 from pycl_cnn import data
-
-TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-
-def idx(array, code=0x08):
-    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(TYPES[code]).tobytes()
 
 
 @pytest.mark.parametrize("code", TYPES)
@@ -57,16 +52,6 @@ def test_bad_idx_is_refused_by_name(tmp_path, content):
     (tmp_path / "broken-file").write_bytes(content)
     with pytest.raises(pc.FormatError, match="broken-file"):
         data.read_idx(tmp_path / "broken-file")
-
-
-def write_mnist(folder, joint="-", ending="", train=6, test=3):
-    folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    for split, count in (("train", train), ("t10k", test)):
-        for part, array in (("images", rng.integers(0, 256, (count, 28, 28))), ("labels", np.arange(count) % 10)):
-            name = f"{split}-{part}{joint}idx{array.ndim}-ubyte{ending}"
-            (folder / name).write_bytes(gzip.compress(idx(array)) if ending else idx(array))
-    return folder
 
 
 @pytest.mark.parametrize("joint", ["-", "."])
