@@ -9,7 +9,8 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pycl_cnn.backends.cpu import _kernels as kernels
 
@@ -89,7 +90,8 @@ def grouped(seen, groups):
 
 # ---- shapes ----------------------------------------------------------------------------------------------------------
 
-pair = lambda strategy: st.tuples(strategy, strategy)
+def pair(strategy):
+    return st.tuples(strategy, strategy)
 
 
 @st.composite

@@ -33,7 +33,7 @@ def table(*parts):
 
 def reference(x, rows, cols, dilation):
     """Largest elements and their places: the first of equals, the last of NaNs."""
-    n, h, w, c = x.shape
+    n, _h, w, c = x.shape
     y = np.full((n, len(rows[0]), len(cols[0]), c), -np.inf, np.float32)
     indices = np.zeros(y.shape, np.int32)
     for a, b in np.ndindex(y.shape[1:3]):

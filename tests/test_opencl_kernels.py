@@ -8,8 +8,8 @@ import itertools
 
 import numpy
 import pytest
-
 from helpers.opencl import execute
+
 from pycl_cnn.backends.opencl import devices as opencl_devices
 from pycl_cnn.backends.opencl.programs import open_context
 from pycl_cnn.backends.windows import cover_table, window_table
@@ -55,7 +55,7 @@ def pack_reference(w, width):
 
 def convolution_reference(x, w, taps, grid, steps, groups):
     """y[n, a, b, k] in float64; w [k, taps, c/groups]."""
-    n, h, width, c = x.shape
+    n, h, width, _c = x.shape
     k, _, reds = w.shape
     outs = k // groups
     y = numpy.zeros((n, *grid, k))
@@ -174,7 +174,7 @@ def test_conv_depthwise(context, random, channels, extras):
     strides = (grid[0] * grid[1] * channels, grid[1] * channels, channels)
     y = execute(
         context, "conv_depthwise", "conv_depthwise", (ceil_div(channels, vec), 2, n * grid[0]), (1, 1, 1),
-        dict(x=x, weights=weights, bias=bias, residual=residual), dict(y=(n, *grid, channels)), dict(ACTIVATION=1),
+        dict(x=x, weights=weights, bias=bias, residual=residual), dict(y=(n, *grid, channels)), dict(ACTIVATION=1, BLOCK=2),
         **dict(zip(("y_image_stride", "y_row_stride", "y_column_stride"), strides)),
         columns_per_item=5, alpha=0, beta=0, **shared,
     )["y"]

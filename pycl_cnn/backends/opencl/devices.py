@@ -208,7 +208,7 @@ def _measure(device, seconds=60):
         except subprocess.TimeoutExpired as slow:
             answer, complaint = (slow.stdout or b"").decode(errors="replace"), f"no answer in {seconds} s"
         rates = [json.loads(line) for line in answer.splitlines() if line.startswith("{") and line.endswith("}")]
-        for candidate, rate in zip(waiting, rates):
+        for candidate, rate in zip(waiting, rates, strict=False):
             measured[candidate] = rate["gflops"]
             failures += [rate["failure"]] if rate["failure"] else []
         if len(rates) < len(waiting):
