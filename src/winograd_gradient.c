@@ -89,10 +89,10 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
         }
         for (int64_t f = 0; f < WINOGRAD_FREQUENCIES; f++)
             for (int64_t lane = 0; lane < channels; lane += NR) {
-                gemm_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, channels - lane), VL)];
+                gemm_columns_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, channels - lane), VL)];
                 for (int64_t group = 0, o = 0; group < groups; group++) {
                     const int64_t rows = tile_rows(outs, groups, group);
-                    sizes[rows](count, z + f * z_floats + o * p->tile_block + group * slack,
+                    sizes[rows](count, z + f * z_floats + o * p->tile_block + group * slack, rows,
                                 v + f * p->tile_block * width + lane, width, u + (f * p->out_block + o) * width + lane, width, 1);
                     o += rows;
                 }
