@@ -42,10 +42,6 @@ def test_operation_and_gradients_equal_torch(case):
         np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-9)
 
 
-#: Arguments of PyTorch's that are deprecated there or mean nothing here.
-LEFT_OUT = {"inplace", "size_average", "reduce", "recompute_scale_factor", "antialias", "_stacklevel", "dtype", "input", "out"}
-
-
 def _functions():
     for name, function in vars(F).items():
         if not name.startswith("_") and hasattr(function, "__wrapped__"):

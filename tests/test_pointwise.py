@@ -162,6 +162,14 @@ def test_gradients_of_pow_where_base_or_exponent_is_zero(device):
     assert db[0] == 0 and db[1] > 0 and db[2] == 0
 
 
+@pytest.mark.parametrize("name", ["relu", "relu6", "silu", "hardswish", "hardsigmoid", "leaky_relu", "elu"])
+def test_inplace_is_accepted_and_leaves_the_input_alone(name):
+    x = array(3, 4)
+    before = x.copy()
+    np.testing.assert_array_equal(getattr(F, name)(x, inplace=True, device="reference"), getattr(F, name)(x, device="reference"))
+    np.testing.assert_array_equal(x, before)
+
+
 def test_numbers_take_part_in_arithmetic(device):
     x = array(4, 3)
     np.testing.assert_allclose(F.sub(1, x, device=device), 1 - x, rtol=1e-6, atol=1e-7)

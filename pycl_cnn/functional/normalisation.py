@@ -71,7 +71,7 @@ def batch_norm(
 
 
 @operation
-def dropout(input: Any, p: float = 0.5, training: bool = True) -> Any:
+def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     """Each element is zeroed with probability `p`, the others scaled by ``1/(1-p)``; the identity unless `training`.
 
     Outside a model the draw is that of seed 0 and step 0: the same at every call. Raises ShapeError.

@@ -22,13 +22,22 @@ def _unary(name: str, activation: Activation, doc: str) -> Callable[..., Any]:
     return operation(function)
 
 
-relu = _unary("relu", Activation("relu"), "``max(x, 0)``.")
-relu6 = _unary("relu6", Activation("clip", 0.0, 6.0), "``min(max(x, 0), 6)``.")
+def _activation(name: str, activation: Activation, doc: str) -> Callable[..., Any]:
+    def function(input: Any, inplace: bool = False) -> Any:
+        return emit(Unary(activation), floating(as_symbol(input, name), name))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{doc} `inplace` is accepted for PyTorch's sake: the planner reuses memory by itself."
+    return operation(function)
+
+
+relu = _activation("relu", Activation("relu"), "``max(x, 0)``.")
+relu6 = _activation("relu6", Activation("clip", 0.0, 6.0), "``min(max(x, 0), 6)``.")
 sigmoid = _unary("sigmoid", Activation("sigmoid"), "``1 / (1 + exp(-x))``.")
 tanh = _unary("tanh", Activation("tanh"), "Hyperbolic tangent.")
-silu = _unary("silu", Activation("silu"), "``x * sigmoid(x)``.")
-hardswish = _unary("hardswish", Activation("hardswish"), "``x * relu6(x + 3) / 6`` (Howard et al., MobileNetV3).")
-hardsigmoid = _unary("hardsigmoid", Activation("hardsigmoid"), "``relu6(x + 3) / 6``.")
+silu = _activation("silu", Activation("silu"), "``x * sigmoid(x)``.")
+hardswish = _activation("hardswish", Activation("hardswish"), "``x * relu6(x + 3) / 6`` (Howard et al., MobileNetV3).")
+hardsigmoid = _activation("hardsigmoid", Activation("hardsigmoid"), "``relu6(x + 3) / 6``.")
 neg = _unary("neg", Activation("neg"), "``-x``.")
 exp = _unary("exp", Activation("exp"), "``e**x``.")
 log = _unary("log", Activation("log"), "Natural logarithm.")
@@ -41,13 +50,13 @@ erf = _unary("erf", Activation("erf"), "Error function.")
 
 
 @operation
-def leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
+def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Any:
     """``x`` where positive, ``negative_slope * x`` elsewhere."""
     return emit(Unary(Activation("leaky_relu", float(negative_slope))), floating(as_symbol(input, "leaky_relu"), "leaky_relu"))
 
 
 @operation
-def elu(input: Any, alpha: float = 1.0) -> Any:
+def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
     """``x`` where positive, ``alpha * (exp(x) - 1)`` elsewhere."""
     return emit(Unary(Activation("elu", float(alpha))), floating(as_symbol(input, "elu"), "elu"))
 

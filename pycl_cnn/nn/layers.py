@@ -192,10 +192,10 @@ class BatchNorm1d(_BatchNorm):
 class Dropout(Module):
     """Zeroes elements with probability `p` in training. See :func:`pycl_cnn.functional.dropout`."""
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         if not 0 <= p <= 1:
             raise ShapeError("Dropout", "the probability must lie between 0 and 1", p=p)
-        self.p = p
+        self.p, self.inplace = p, inplace
 
     def forward(self, input: Any) -> Any:
         return F.dropout(input, self.p, self.training)
