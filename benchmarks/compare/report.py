@@ -54,7 +54,11 @@ def put_block(path: Path, name: str, text: str) -> None:
 
 def to_json(results: Sequence[Result], machine: dict[str, Any], versions: dict[str, dict[str, str]]) -> str:
     rows = [
-        {"row": r.row.name, "entries": {n: {"values": e.values, "problem": e.problem, "note": e.note} for n, e in r.entries.items()}}
+        {
+            "row": r.row.name,
+            "judge": r.judge,
+            "entries": {n: {"values": e.values, "problem": e.problem, "note": e.note} for n, e in r.entries.items()},
+        }
         for r in results
     ]
     return json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1)
@@ -126,6 +130,10 @@ def table(results: Sequence[Result], notes: list[str]) -> Iterator[str]:
         yield f"| {row.title}{kind} | {' | '.join(cells)} | {ratio} | {verdicts} |"
 
 
+def _judges(results: Sequence[Result]) -> str:
+    return ", ".join(dict.fromkeys(result.judge for result in results if result.judge)) or "nobody"
+
+
 def markdown(results: Sequence[Result], machine: dict[str, Any], versions: dict[str, dict[str, str]]) -> str:
     """All tables, what was missing, the machine, and what was measured with what."""
     lines = [
@@ -135,7 +143,7 @@ def markdown(results: Sequence[Result], machine: dict[str, Any], versions: dict[
         f"    {machine['command']}",
         "",
         f"{machine['threads']} threads, float32, {machine['rounds']} rounds in turns of {machine['seconds']} s; medians; the fastest of a row in bold.",
-        "Outputs (in training: losses and gradients) agreed before anything was timed.",
+        f"Before anything was timed, outputs (in training losses and gradients) agreed with those of {_judges(results)}.",
     ]
     notes: list[str] = []
     for section, (title, text) in SECTIONS.items():

@@ -18,6 +18,8 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channel
 class PyTorch(Engine):
     """See the module's docstring."""
 
+    dtype = torch.float32
+
     def __init__(self, options: dict[str, Any]) -> None:
         torch.set_num_threads(options["threads"])
         torch.set_num_interop_threads(1)
@@ -27,14 +29,14 @@ class PyTorch(Engine):
 
     def prepare(self, task: Task) -> None:
         self.task = task
-        self.model = BUILD[task.network]().train(task.trains)
+        self.model = BUILD[task.network]().to(self.dtype).train(task.trains)
         self.model.load_state_dict(load_file(task.weights), strict=False)  # but for num_batches_tracked
         self.labels = torch.from_numpy(task.labels).long()
         self._use("contiguous")
 
     def _use(self, layout: str) -> None:
         self.model = self.model.to(memory_format=LAYOUTS[layout])
-        self.images = torch.from_numpy(self.task.images).contiguous(memory_format=LAYOUTS[layout])
+        self.images = torch.from_numpy(self.task.images).to(self.dtype).contiguous(memory_format=LAYOUTS[layout])
         if self.task.trains:
             self.optimizer = torch.optim.SGD(self.model.parameters(), lr=TIMED_LR, momentum=MOMENTUM)
 
