@@ -6,14 +6,15 @@
 // Memory: x, y, bias, residual, taps as in conv_igemm.cl; weights [tap][channels]; parts [part][channels][tap], one part being dw.
 //
 // Forward work-item (vector of VEC channels, block of columns, image*grid_rows + row): `columns_per_item` neighbouring
-// pixels of a row, BLOCK at a time, so that a weight vector is loaded once for BLOCK pixels.
+// pixels of a row.  Where every tap lies inside the image's columns, BLOCK pixels go together, so that a weight vector is loaded
+// once for all and nothing is asked; the last such block starts earlier and stores only what is new.  The others go one by one.
 //
-//        column b   b+1   ...
-//       +------+------+------+
-//   c.. | sum0 | sum1 | ...  |  VEC channels each, += x[source] * weights[t]
-//       +------+------+------+
+//         edge |   BLOCK pixels      |   BLOCK pixels     | edge
+//       +------+------+------+-------+--------------------+------+
+//   c.. | one  | sum0 | sum1 | ...   |                    | one  |  VEC channels each, += x[source] * weights[t]
+//       +------+------+------+-------+--------------------+------+
 //
-// BLOCK  pixels of a block; 1..14: with one weight vector and one product they stay in registers.
+// BLOCK  pixels of a block; 1..12: with one weight vector they stay in registers.
 // ACTIVATION  kind, see activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
@@ -48,35 +49,49 @@ __kernel void conv_depthwise(
     const int step = column_step * x_column_stride;
     const real bias_value = bias_offset >= 0 ? load_some(bias + bias_offset + channel, lanes) : (real)(0.0f);
 
-    for (int b = first; b < last; b += BLOCK) {
-        const int columns = min(last - b, BLOCK);
+    // Columns [inside, outside) whose taps all lie inside the image's columns.
+    int inside = 0, outside = grid_columns;
+    for (int t = 0; t < tap_count; ++t) {
+        const int tap_column = taps[2 * t + 1];
+        inside = max(inside, tap_column >= 0 ? 0 : (-tap_column + column_step - 1) / column_step);
+        outside = min(outside, tap_column >= x_columns ? 0 : (x_columns - 1 - tap_column) / column_step + 1);
+    }
+    inside = max(inside, first);
+    outside = min(outside, last);
+
+    float block[BLOCK * VEC];
+    int b = first;
+    while (b < last) {
+        int start = b, count = 1;           // pixels [start, start + count) are computed, those from b on are stored
+        if (lanes == VEC && b >= inside && b < outside && outside - inside >= BLOCK) {
+            start = min(b, outside - BLOCK);
+            count = BLOCK;
 #define DECLARE_SUM(m) real sum##m = bias_value;
-        EACH(BLOCK, DECLARE_SUM)
-        for (int t = 0; t < tap_count; ++t) {
-            const int row = a * row_step + taps[2 * t];
-            const int column = b * column_step + taps[2 * t + 1];
-            if ((uint)row >= (uint)x_rows)
-                continue;
-            __global const float *at = x_image + row * x_row_stride + column * x_column_stride;
-            if (lanes == VEC && columns == BLOCK && column >= 0 && column + (BLOCK - 1) * column_step < x_columns) {
-                const real weight = load(weights + t * channels);
+            EACH(BLOCK, DECLARE_SUM)
+            for (int t = 0; t < tap_count; ++t) {
+                const int row = a * row_step + taps[2 * t];
+                if ((uint)row < (uint)x_rows) {
+                    __global const float *at = x_image + row * x_row_stride + (start * column_step + taps[2 * t + 1]) * x_column_stride;
+                    const real weight = load(weights + t * channels);
 #define ADD(m) sum##m = multiply_add(load(at + m * step), weight, sum##m);
-                EACH(BLOCK, ADD)
-            } else {
-                const real weight = load_some(weights + t * channels, lanes);
-#define ADD_INSIDE(m) \
-                if (m < columns && (uint)(column + m * column_step) < (uint)x_columns) \
-                    sum##m = multiply_add(load_some(at + m * step, lanes), weight, sum##m);
-                EACH(BLOCK, ADD_INSIDE)
+                    EACH(BLOCK, ADD)
+                }
             }
-        }
-        // The sums pass through private memory once, so that the epilogue is compiled once.
-        float block[BLOCK * VEC];
 #define KEEP(m) store_private(sum##m, block + m * VEC);
-        EACH(BLOCK, KEEP)
-        for (int m = 0; m < columns; ++m) {
-            const int place = y_row + (b + m) * y_column_stride;
-            real value = load_private(block + m * VEC);
+            EACH(BLOCK, KEEP)
+        } else {
+            real sum = bias_value;
+            for (int t = 0; t < tap_count; ++t) {
+                const int row = a * row_step + taps[2 * t], column = b * column_step + taps[2 * t + 1];
+                if ((uint)row < (uint)x_rows && (uint)column < (uint)x_columns)
+                    sum = multiply_add(load_some(x_image + row * x_row_stride + column * x_column_stride, lanes),
+                                       load_some(weights + t * channels, lanes), sum);
+            }
+            store_private(sum, block);
+        }
+        for (; b < start + count; ++b) {
+            const int place = y_row + b * y_column_stride;
+            real value = load_private(block + (b - start) * VEC);
             if (residual_offset >= 0)
                 value += load_some(residual + residual_offset + place, lanes);
             store_some(activate(value, alpha, beta), y + y_offset + place, lanes);
