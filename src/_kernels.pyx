@@ -382,6 +382,12 @@ cdef extern from "conv.h" nogil:
         int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
         int64_t outs, panel_width, pixel_block, panel_block, reduction_block, activation
         float alpha, beta
+    struct conv_lines_members "conv_lines_params":
+        int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
+        int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
+        int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
+        int64_t outs, panel_width, line_block, panel_block, activation
+        float alpha, beta
     struct weight_gradient_members "weight_gradient_params":
         int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
         int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
@@ -405,6 +411,8 @@ cdef extern from "conv.h" nogil:
     int64_t pack_panels_tasks(const pack_panels_members *p)
     int64_t igemm_tasks(const igemm_members *p)
     int64_t igemm_scratch_bytes(const igemm_members *p)
+    int64_t conv_lines_tasks(const conv_lines_members *p)
+    int64_t conv_lines_scratch_bytes(const conv_lines_members *p)
     int64_t weight_gradient_tasks(const weight_gradient_members *p)
     int64_t weight_gradient_scratch_bytes(const weight_gradient_members *p)
     int64_t sum_parts_tasks(const sum_parts_members *p)
@@ -456,6 +464,11 @@ def igemm_params(**members):
     return as_params("igemm", members, p, <char *>&p, sizeof(p))
 
 
+def conv_lines_params(**members):
+    cdef conv_lines_members p = members
+    return as_params("conv_lines", members, p, <char *>&p, sizeof(p))
+
+
 def weight_gradient_params(**members):
     cdef weight_gradient_members p = members
     return as_params("weight_gradient", members, p, <char *>&p, sizeof(p))
@@ -485,6 +498,8 @@ def conv_sizes(str kernel not None, bytes params not None):
         return pack_panels_tasks(<const pack_panels_members *>p), 0
     if kernel == "igemm":
         return igemm_tasks(<const igemm_members *>p), igemm_scratch_bytes(<const igemm_members *>p)
+    if kernel == "conv_lines":
+        return conv_lines_tasks(<const conv_lines_members *>p), conv_lines_scratch_bytes(<const conv_lines_members *>p)
     if kernel == "weight_gradient":
         return (weight_gradient_tasks(<const weight_gradient_members *>p),
                 weight_gradient_scratch_bytes(<const weight_gradient_members *>p))
@@ -519,12 +534,20 @@ cdef int64_t task_work(int64_t work):
     return max(LEAST_TASK, min(MOST_TASK, work // FEWEST_TASKS))
 
 
+cdef int64_t narrowest_panel(int64_t outs, isa) except -1:
+    """Floats of a panel row: a full one, or as many vectors as the outs take; half a vector of 16."""
+    cdef int64_t lanes = vector_length(isa)
+    if lanes == 16 and outs <= 8:
+        return 8
+    return min(<int64_t>panel_width(isa), conv_round(outs, lanes))
+
+
 def igemm_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None):
     """Default panel_width, pixel_block, panel_block and reduction_block of igemm, as a dict.
 
     pixels = images * grid_rows * grid_cols, outs = outs of a group, reds = tap_rows * tap_cols * channels of a group.
     """
-    cdef int64_t rows = tile_rows(isa), width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
+    cdef int64_t rows = tile_rows(isa), width = narrowest_panel(outs, isa)
     cdef int64_t panels = conv_blocks(outs, width), tiles = conv_blocks(pixels, rows)
     # The work of a tile of pixels by one panel. A step of the reduction costs its loads even when there is one pixel; a
     # patch costs about as much as 32 steps.
@@ -538,6 +561,14 @@ def igemm_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None):
     task_tiles = conv_blocks(tiles, conv_blocks(tiles, task_tiles))
     return {"panel_width": width, "pixel_block": min(pixels, task_tiles * rows), "panel_block": task_panels,
             "reduction_block": REDUCTION_BLOCK}
+
+
+def conv_lines_blocks(int64_t images, int64_t grid_rows, int64_t grid_cols, int64_t outs, int64_t reds, isa=None):
+    """Default panel_width, line_block and panel_block of conv_lines, as a dict; reds as for igemm_blocks."""
+    cdef int64_t width = narrowest_panel(outs, isa), panels = conv_blocks(outs, width)
+    cdef int64_t line = conv_round(grid_cols, tile_rows(isa)) * panels * width * (reds + 16)
+    cdef int64_t lines = min(grid_rows, conv_blocks(task_work(images * grid_rows * line), line))
+    return {"panel_width": width, "line_block": conv_blocks(grid_rows, conv_blocks(grid_rows, lines)), "panel_block": panels}
 
 
 def weight_gradient_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None):

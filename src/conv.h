@@ -56,7 +56,7 @@ struct patch_geometry {
  * tasks: groups * ceil(outs / panel_width);  scratch: none */
 struct pack_panels_params {
     int64_t groups, outs, tap_rows, tap_cols, reds;
-    int64_t panel_width; /* a multiple of the vector length, at most the full panel width of the instruction set */
+    int64_t panel_width; /* a multiple of the vector length, at most the full panel width of the instruction set; or 8 */
     int64_t offset, group_stride, out_stride, tap_row_stride, tap_col_stride, red_stride; /* floats, any sign */
 };
 
@@ -74,6 +74,21 @@ struct igemm_params {
     int64_t pixel_block;     /* pixels of a task */
     int64_t panel_block;     /* panels of a task */
     int64_t reduction_block; /* summands (taps * channels) multiplied in one go; a multiple of CHUNK */
+    ACTIVATION_MEMBERS
+};
+
+/* ---- conv_lines ----------------------------------------------------------------------------------------------------
+ * The same sums as igemm, buffers alike, for x whose columns lie side by side (groups = 1, col_stride = channels,
+ * tap_col_step = 1 unless there is one tap): the taps of a kernel row are then one run of floats in x.
+ * A task computes line_block lines of the grid of one image by panel_block panels.
+ * tasks: conv_lines_tasks();  scratch: conv_lines_scratch_bytes() */
+struct conv_lines_params {
+    PATCH_MEMBERS
+    OUTPUT_MEMBERS
+    int64_t outs;        /* outputs */
+    int64_t panel_width; /* as the weights were packed */
+    int64_t line_block;  /* lines of the grid of a task */
+    int64_t panel_block; /* panels of a task */
     ACTIVATION_MEMBERS
 };
 
@@ -153,6 +168,26 @@ static inline int64_t igemm_scratch_bytes(const struct igemm_params *p) {
     int64_t block = conv_round(reds < p->reduction_block ? reds : p->reduction_block, CHUNK);
     int64_t sums = reds > p->reduction_block ? p->pixel_block * p->panel_block * p->panel_width : TILE_FLOATS;
     return conv_round(8 * p->pixel_block, 64) + 4 * (p->pixel_block * block + LINES * (block + LINE_SLACK) + conv_round(sums, CHUNK));
+}
+
+static inline int64_t conv_lines_tasks(const struct conv_lines_params *p) {
+    int64_t panels = conv_blocks(p->outs, p->panel_width);
+    return p->images * conv_blocks(p->grid_rows, p->line_block) * conv_blocks(panels, p->panel_block);
+}
+
+/* Rows and columns of x that `lines` lines of the grid see. */
+static inline int64_t conv_lines_rows(const struct conv_lines_params *p, int64_t lines) {
+    int64_t reach = (p->tap_rows - 1) * p->tap_row_step;
+    return (lines - 1) * p->row_step + (reach < 0 ? -reach : reach) + 1;
+}
+
+static inline int64_t conv_lines_cols(const struct conv_lines_params *p) {
+    return (p->grid_cols - 1) * p->col_step + p->tap_cols;
+}
+
+/* Sums of a tile, and the rows of x with their padding. */
+static inline int64_t conv_lines_scratch_bytes(const struct conv_lines_params *p) {
+    return 4 * (TILE_FLOATS + conv_round(conv_lines_rows(p, p->line_block) * conv_lines_cols(p) * p->channels, CHUNK));
 }
 
 static inline int64_t weight_gradient_tasks(const struct weight_gradient_params *p) {

@@ -14,13 +14,12 @@
 #include "isa.h"
 
 /* y = act(sums + bias + residual) for `rows` pixels by `count` outs. bias and residual may be NULL. */
-static void store_tile(const struct igemm_params *p, const float *sums, int64_t sums_stride, int64_t rows,
-                       int64_t count, const float *bias, const float *residual, float *y, const int64_t *offsets) {
-    const struct epilogue e = epilogue(p->activation, p->alpha, p->beta);
-    for (int64_t o = 0; o < count; o += VL, sums += VL) {
+static void store_tile(struct epilogue e, const float *sums, int64_t sums_stride, int64_t rows, int64_t count,
+                       const float *bias, const float *residual, float *y, const int64_t *offsets) {
+    for (int64_t o = 0; o < count; o += VL) {
         const vf added = bias ? vf_load_until(bias, o, count) : (vf){0};
         for (int64_t row = 0; row < rows; row++) {
-            vf value = vf_load(sums + row * sums_stride) + added;
+            vf value = vf_load_until(sums + row * sums_stride, o, count) + added;
             if (residual) value += vf_load_until(residual + offsets[row], o, count);
             vf_store_until(y + offsets[row], finish(e, value), o, count);
         }
@@ -73,7 +72,7 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
         struct pixel pixel = pixel_at(g, pixel_begin);
         for (int64_t panel = panel_begin; panel < panel_end; panel++) {
             const int64_t out = panel * width, lanes = min_i64(width, p->outs - out);
-            gemm_rows_tile *const *sizes = tiles_rows[ceil_div(lanes, VL)];
+            gemm_rows_tile *const *sizes = rows_tiles(width, lanes);
             const int64_t channel = group * p->outs + out;
             struct tile_end end = {.sums_stride = width, .accumulate = k_begin > 0, .lanes = lanes,
                                    .low = e.low, .high = e.high, .bias = bias ? bias + channel : NULL,
@@ -91,7 +90,7 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
                 end.offsets = offsets + first;
                 sizes[rows](&layout, a, weights + (panel * reds + k_begin) * width, width, &end);
                 if (k_end == reds && !e.clips)
-                    store_tile(p, end.sums, width, rows, lanes, end.bias, end.residual, y + channel, offsets + first);
+                    store_tile(e, end.sums, width, rows, lanes, end.bias, end.residual, y + channel, offsets + first);
                 first += rows;
             }
         }

@@ -51,7 +51,7 @@ static void pack_tap(const struct pack_panels_params *p, const float *source, in
     if (p->out_stride == 1) {
         for (int64_t i = 0; i < p->reds; i++, source += p->red_stride, target += width)
             for (int64_t lane = 0; lane < width; lane += VL)
-                vf_store(target + lane, lane < lanes ? vf_load_until(source, lane, lanes) : (vf){0});
+                vf_store_until(target, lane < lanes ? vf_load_until(source, lane, lanes) : (vf){0}, lane, width);
         return;
     }
     for (int64_t begin = 0; begin < p->reds; begin += PACK_BLOCK, target += PACK_BLOCK * width) {

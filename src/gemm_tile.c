@@ -3,6 +3,26 @@
 #include "isa.h"
 #include "vec_basic.h"
 
+#if VL == 16
+/* Half a vector, for the few outs that it is enough for. */
+typedef float vh __attribute__((vector_size(2 * VL)));
+typedef vh vh_unaligned __attribute__((aligned(4), may_alias));
+
+static inline vh vh_load(const float *source) { return *(const vh_unaligned *)source; }
+static inline void vh_store(float *target, vh value) { *(vh_unaligned *)target = value; }
+static inline vh vh_set1(float value) { return value - (vh){0}; }
+static inline vh vh_clip(vh x, float low, float high) {
+    return (vh)_mm256_min_ps((__m256)vh_set1(high), _mm256_max_ps((__m256)vh_set1(low), (__m256)x));
+}
+static inline __mmask8 vh_lanes_until(int64_t i, int64_t end) { return (__mmask8)(end - i < 8 ? (1 << (end - i)) - 1 : 255); }
+static inline vh vh_load_until(const float *x, int64_t i, int64_t end) {
+    return (vh)_mm256_maskz_loadu_ps(vh_lanes_until(i, end), x + i);
+}
+static inline void vh_store_until(float *y, vh value, int64_t i, int64_t end) {
+    _mm256_mask_storeu_ps(y + i, vh_lanes_until(i, end), (__m256)value);
+}
+#endif
+
 typedef void gemm_tile(int64_t reds, const float *a, const float *panel, int64_t panel_stride, float *sums,
                        int64_t sums_stride, int accumulate);
 typedef void gemm_columns_tile(int64_t reds, const float *a, int64_t a_stride, const float *panel, int64_t panel_stride,
@@ -64,6 +84,14 @@ typedef void gemm_rows_tile(const struct tile_rows *rows, const float *a, const 
 #undef VECTORS
 #endif
 
+#if VL == 16
+#define TILE_HALF
+#define VECTORS 1
+#include "gemm_tile_rows.h"
+#undef VECTORS
+#undef TILE_HALF
+#endif
+
 #define TILES_6(layout, v)                                                                                             \
     0, tile_##layout##_1x##v, tile_##layout##_2x##v, tile_##layout##_3x##v, tile_##layout##_4x##v,                     \
         tile_##layout##_5x##v, tile_##layout##_6x##v
@@ -102,6 +130,22 @@ static gemm_rows_tile *const tiles_rows[NV + 1][MR + 1] = {
     [4] = {TILES(rows, 4)},
 #endif
 };
+
+#if VL == 16
+static gemm_rows_tile *const tiles_rows_half[MR + 1] = {
+    0,         tile_rows_1x1h, tile_rows_2x1h,  tile_rows_3x1h,  tile_rows_4x1h,  tile_rows_5x1h,  tile_rows_6x1h, tile_rows_7x1h,
+    tile_rows_8x1h, tile_rows_9x1h, tile_rows_10x1h, tile_rows_11x1h, tile_rows_12x1h, tile_rows_13x1h, tile_rows_14x1h,
+};
+#endif
+
+/* The tiles for a panel of `width` floats a row, of which `lanes` are in use. */
+static inline gemm_rows_tile *const *rows_tiles(int64_t width, int64_t lanes) {
+#if VL == 16
+    if (width < VL) return tiles_rows_half;
+#endif
+    (void)width;
+    return tiles_rows[ceil_div(lanes, VL)];
+}
 
 /* Rows of the tile-th of `tiles` tiles when `count` rows are shared out evenly; the larger ones come first. */
 static inline int64_t tile_rows(int64_t count, int64_t tiles, int64_t tile) {

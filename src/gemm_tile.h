@@ -13,22 +13,35 @@
  * rows:    a lies as struct tile_rows says, in x itself or copied; every third row has a pointer, the others are one or
  *          two strides away. The sums may end in y, through bias, residual and clip, without a detour through memory.
  *
- * The accumulators have names, because the compilers keep an array of vectors in memory. */
+ * The accumulators have names, because the compilers keep an array of vectors in memory.
+ *
+ * With TILE_HALF set, the vectors are half as wide (AVX-512 only, rows only, names end in h): processors multiply two of
+ * those in the time of a whole one, so up to half as many outs take half the time. */
 
+#ifdef TILE_HALF
+#define TV vh
+#define TL (VL / 2)
+#define TV_(name) vh_##name
+#define TILE_PASTE(layout, rows, vectors) tile_##layout##_##rows##x##vectors##h
+#else
+#define TV vf
+#define TL VL
+#define TV_(name) vf_##name
 #define TILE_PASTE(layout, rows, vectors) tile_##layout##_##rows##x##vectors
+#endif
 #define TILE_NAME(layout, rows, vectors) TILE_PASTE(layout, rows, vectors)
 #define LIST_PASTE(list, count) list##count
 #define LIST(list, count) LIST_PASTE(list, count)
 #define EACH_ROW(M) LIST(ROWS_, ROWS)(M)
 #define EACH_VECTOR(M, r) LIST(VECTORS_, VECTORS)(M, r)
 
-#define ZERO(r, v) vf s##r##_##v = {0};
+#define ZERO(r, v) TV s##r##_##v = {0};
 #define ZERO_ROW(r) EACH_VECTOR(ZERO, r)
-#define LOAD_PANEL(r, v) const vf b##v = vf_load(panel + v * VL);
+#define LOAD_PANEL(r, v) const TV b##v = TV_(load)(panel + v * TL);
 #define MULTIPLY(r, v) s##r##_##v += x * b##v;
 #define STEP_ROW(r)                                                                                                    \
     {                                                                                                                  \
-        const vf x = vf_set1(A(r));                                                                                    \
+        const TV x = TV_(set1)(A(r));                                                                                    \
         EACH_VECTOR(MULTIPLY, r)                                                                                       \
     }
 #define STEP                                                                                                           \
@@ -37,14 +50,15 @@
         EACH_ROW(STEP_ROW)                                                                                             \
         panel += panel_stride;                                                                                         \
     }
-#define ADD_STORED(r, v) s##r##_##v += vf_load(sums + r * sums_stride + v * VL);
+#define ADD_STORED(r, v) s##r##_##v += TV_(load)(sums + r * sums_stride + v * TL);
 #define ADD_STORED_ROW(r) EACH_VECTOR(ADD_STORED, r)
-#define STORE(r, v) vf_store(sums + r * sums_stride + v * VL, s##r##_##v);
+#define STORE(r, v) TV_(store)(sums + r * sums_stride + v * TL, s##r##_##v);
 #define STORE_ROW(r) EACH_VECTOR(STORE, r)
 #define FINISH                                                                                                         \
     if (accumulate) { EACH_ROW(ADD_STORED_ROW) }                                                                       \
     EACH_ROW(STORE_ROW)
 
+#ifndef TILE_HALF
 static void TILE_NAME(pixels, ROWS, VECTORS)(int64_t reds, const float *a, const float *panel, int64_t panel_stride,
                                              float *sums, int64_t sums_stride, int accumulate) {
     EACH_ROW(ZERO_ROW)
@@ -67,19 +81,20 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 #undef A
     FINISH
 }
+#endif
 
-#define LOAD_BIAS(r, v) const vf bias##v = end->bias ? vf_load_until(end->bias, v * VL, end->lanes) : (vf){0};
+#define LOAD_BIAS(r, v) const TV bias##v = end->bias ? TV_(load_until)(end->bias, v * TL, end->lanes) : (TV){0};
 #define ADD_BIAS(r, v) s##r##_##v += bias##v;
 #define ADD_BIAS_ROW(r) EACH_VECTOR(ADD_BIAS, r)
-#define ADD_RESIDUAL(r, v) s##r##_##v += vf_load_until(end->residual + end->offsets[r], v * VL, end->lanes);
+#define ADD_RESIDUAL(r, v) s##r##_##v += TV_(load_until)(end->residual + end->offsets[r], v * TL, end->lanes);
 #define ADD_RESIDUAL_ROW(r) EACH_VECTOR(ADD_RESIDUAL, r)
-#define STORE_CLIPPED(r, v) vf_store(y + v * VL, vf_clip(s##r##_##v, end->low, end->high));
+#define STORE_CLIPPED(r, v) TV_(store)(y + v * TL, TV_(clip)(s##r##_##v, end->low, end->high));
 #define STORE_CLIPPED_ROW(r)                                                                                           \
     {                                                                                                                  \
         float *y = end->y + end->offsets[r];                                                                           \
         EACH_VECTOR(STORE_CLIPPED, r)                                                                                  \
     }
-#define STORE_CLIPPED_LANES(r, v) vf_store_until(y, vf_clip(s##r##_##v, end->low, end->high), v * VL, end->lanes);
+#define STORE_CLIPPED_LANES(r, v) TV_(store_until)(y, TV_(clip)(s##r##_##v, end->low, end->high), v * TL, end->lanes);
 #define STORE_CLIPPED_LANES_ROW(r)                                                                                     \
     {                                                                                                                  \
         float *y = end->y + end->offsets[r];                                                                           \
@@ -113,7 +128,7 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
     EACH_VECTOR(LOAD_BIAS, 0)
     EACH_ROW(ADD_BIAS_ROW)
     if (end->residual) { EACH_ROW(ADD_RESIDUAL_ROW) }
-    if (end->lanes == VECTORS * VL) {
+    if (end->lanes == VECTORS * TL) {
         EACH_ROW(STORE_CLIPPED_ROW)
     } else {
         EACH_ROW(STORE_CLIPPED_LANES_ROW)
@@ -146,3 +161,6 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef STORE_CLIPPED_ROW
 #undef STORE_CLIPPED_LANES
 #undef STORE_CLIPPED_LANES_ROW
+#undef TV
+#undef TL
+#undef TV_

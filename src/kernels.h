@@ -35,6 +35,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
 #define KERNELS(X)                                                                                                     \
     X(pack_panels, struct pack_panels_params, 2)                                                                       \
     X(igemm, struct igemm_params, 5)                                                                                   \
+    X(conv_lines, struct conv_lines_params, 5)                                                                         \
     X(weight_gradient, struct weight_gradient_params, 3)                                                               \
     X(sum_parts, struct sum_parts_params, 2)                                                                           \
     X(depthwise, struct depthwise_params, 5)                                                                           \

@@ -107,7 +107,7 @@ def convolutions(draw, depthwise=False):
         "isa": draw(st.sampled_from(ISAS)), "bias": draw(st.booleans()), "residual": draw(st.booleans()),
         "activation": draw(st.sampled_from([NONE, RELU])),
         "pixel_block": draw(st.sampled_from([1, 5, 17, 64])), "panel_block": draw(st.integers(1, 3)),
-        "reduction_block": draw(st.sampled_from([16, 48, 4096])), "narrow": draw(st.booleans()),
+        "reduction_block": draw(st.sampled_from([16, 48, 4096])), "narrow": draw(st.booleans()), "lines": draw(st.booleans()),
         "parts": draw(st.integers(1, 4)), "seed": draw(st.integers(0, 2**31)),
     }
     for axis, size, taps in ((0, "h", "r"), (1, "w", "s")):
@@ -118,8 +118,11 @@ def convolutions(draw, depthwise=False):
     return c
 
 
-def panel_width(c):
-    return kernels.vector_length(c["isa"]) if c["narrow"] else kernels.panel_width(c["isa"])
+def panel_width(c, outs):
+    lanes = kernels.vector_length(c["isa"])
+    if c["narrow"]:
+        return 8 if lanes == 16 and outs <= 8 else lanes
+    return kernels.panel_width(c["isa"])
 
 
 def dense(channels, rows, cols, prefix=""):
@@ -142,17 +145,26 @@ def epilogue(c):
     return dict(activation=c["activation"], alpha=0.0, beta=0.0)
 
 
-def blocks(c):
-    return dict(panel_width=panel_width(c), pixel_block=c["pixel_block"], panel_block=c["panel_block"],
+def blocks(c, outs):
+    return dict(panel_width=panel_width(c, outs), pixel_block=c["pixel_block"], panel_block=c["panel_block"],
                 reduction_block=c["reduction_block"])
 
 
 def panel_floats(c, taps, reds, outs):
-    width = panel_width(c)
+    width = panel_width(c, outs)
     return c["groups"] * -(-outs // width) * taps * reds * width
 
 
-# ---- igemm -----------------------------------------------------------------------------------------------------------
+def line_blocks(c, outs):
+    return dict(panel_width=panel_width(c, outs), line_block=c["pixel_block"] % 7 + 1, panel_block=c["panel_block"])
+
+
+def lines_apply(c):
+    """Whether conv_lines takes this shape (and the phases of its input gradient)."""
+    return c["groups"] == 1 and (c["s"] == 1 or c["dilation"][1] == 1)
+
+
+# ---- igemm and conv_lines ---------------------------------------------------------------------------------------------
 
 @settings(deadline=None)
 @given(convolutions())
@@ -162,26 +174,32 @@ def test_forward(c):
     x = random(rng, c["n"], c["h"], c["w"], groups * channels)
     w = random(rng, groups * outs, c["r"], c["s"], channels)
     bias, residual = random(rng, groups * outs), random(rng, c["n"], c["oh"], c["ow"], groups * outs)
-    y = Guarded(residual.shape)
     panels = Guarded((panel_floats(c, c["r"] * c["s"], channels, outs),))
     taps = c["r"] * c["s"]
-    pack = dict(groups=groups, outs=outs, tap_rows=c["r"], tap_cols=c["s"], reds=channels, panel_width=panel_width(c),
+    pack = dict(groups=groups, outs=outs, tap_rows=c["r"], tap_cols=c["s"], reds=channels, panel_width=panel_width(c, outs),
                 offset=0, group_stride=outs * taps * channels, out_stride=taps * channels,
                 tap_row_stride=c["s"] * channels, tap_col_stride=channels, red_stride=1)
-    gemm = dict(**forward_geometry(c, channels, outs), outs=outs, **blocks(c), **epilogue(c))
-    run([("pack_panels", pack, [1, 2]),
-         ("igemm", gemm, [0, 2, 3 if c["bias"] else None, 4 if c["residual"] else None, 5])],
-        [x, w, panels.array, bias, residual, y.array], c["isa"], outputs=[2, 5])
+    engines = [("igemm", blocks(c, outs))]
+    if lines_apply(c):
+        engines.append(("conv_lines", line_blocks(c, outs)))
+    results = []
+    for engine, sizes in engines:
+        results.append(Guarded(residual.shape))
+        members = dict(**forward_geometry(c, channels, outs), outs=outs, **sizes, **epilogue(c))
+        run([("pack_panels", pack, [1, 2]),
+             (engine, members, [0, 2, 3 if c["bias"] else None, 4 if c["residual"] else None, 5])],
+            [x, w, panels.array, bias, residual, results[-1].array], c["isa"], outputs=[2, 5])
 
     seen = grouped(patches(x, c, c), groups)
     weights = w.astype(np.float64).reshape(groups, outs, c["r"], c["s"], channels)
-    expected = np.einsum("nabrsgc,gkrsc->nabgk", seen, weights).reshape(y.array.shape)
-    magnitude = np.einsum("nabrsgc,gkrsc->nabgk", abs(seen), abs(weights)).reshape(y.array.shape) + 2
+    expected = np.einsum("nabrsgc,gkrsc->nabgk", seen, weights).reshape(residual.shape)
+    magnitude = np.einsum("nabrsgc,gkrsc->nabgk", abs(seen), abs(weights)).reshape(residual.shape) + 2
     expected = expected + c["bias"] * bias.astype(np.float64) + c["residual"] * residual.astype(np.float64)
     if c["activation"] == RELU:
         expected = np.maximum(expected, 0)
-    assert (abs(y.array - expected) <= tolerance(taps * channels, magnitude)).all()
-    y.check()
+    for y in results:
+        assert (abs(y.array - expected) <= tolerance(taps * channels, magnitude)).all()
+        y.check()
     panels.check()
 
 
@@ -199,7 +217,8 @@ def phase_taps(phase, stride, dilation, pad, taps):
 @settings(deadline=None)
 @given(convolutions())
 def test_input_gradient(c):
-    """Phases of an igemm over dy; the transposed convolution."""
+    """Phases over dy; the transposed convolution. conv_lines takes those that have one tap column, or taps in ascending
+    columns one apart."""
     rng = np.random.default_rng(c["seed"])
     channels, outs, groups = c["c"], c["k"], c["groups"]
     dy = random(rng, c["n"], c["oh"], c["ow"], groups * outs)
@@ -216,17 +235,18 @@ def test_input_gradient(c):
             if floats:
                 steps.append(("pack_panels", dict(
                     groups=groups, outs=channels, tap_rows=r_count, tap_cols=s_count, reds=outs,
-                    panel_width=panel_width(c), offset=(r0 * c["s"] + s0) * channels,
+                    panel_width=panel_width(c, channels), offset=(r0 * c["s"] + s0) * channels,
                     group_stride=outs * c["r"] * c["s"] * channels, out_stride=1,
                     tap_row_stride=r_step * c["s"] * channels, tap_col_stride=s_step * channels,
                     red_stride=c["r"] * c["s"] * channels), [1, len(arrays) - 1]))
-            steps.append(("igemm", dict(
+            lines = c["lines"] and groups == 1 and floats and (s_count == 1 or col_step == 1)
+            steps.append(("conv_lines" if lines else "igemm", dict(
                 images=c["n"], rows=c["oh"], cols=c["ow"], **dense(outs * groups, c["oh"], c["ow"]), groups=groups,
                 channels=outs, grid_rows=-(-(c["h"] - p) // c["stride"][0]), grid_cols=-(-(c["w"] - q) // c["stride"][1]),
                 row_step=1, col_step=1, tap_rows=r_count, tap_cols=s_count, tap_row_start=row_start,
                 tap_col_start=col_start, tap_row_step=row_step, tap_col_step=col_step,
                 out_offset=p * row + q * col, out_image_stride=c["h"] * row, out_row_stride=c["stride"][0] * row,
-                out_col_stride=c["stride"][1] * col, outs=channels, **blocks(c), activation=NONE, alpha=0.0, beta=0.0),
+                out_col_stride=c["stride"][1] * col, outs=channels, **(line_blocks if lines else blocks)(c, channels), activation=NONE, alpha=0.0, beta=0.0),
                 [0, len(arrays) - 1, None, None, 2]))
     run(steps, arrays, c["isa"], outputs=[2])
 

@@ -1,4 +1,4 @@
-"""Convolutions and their gradients on the CPU: implicit GEMM over packed weights, and depthwise kernels. See src/conv.h."""
+"""Convolutions and their gradients on the CPU: GEMM kernels over packed weights, and depthwise kernels. See src/conv.h."""
 
 from __future__ import annotations
 
@@ -107,10 +107,6 @@ def make_panels(layouts: list[dict[str, int]]) -> tuple[Panels, ...]:
     return tuple(result)
 
 
-def _blocks(phase: Phase, images: int, outs: int, reds: int) -> dict[str, int]:
-    return _kernels.igemm_blocks(images * phase.rows.grid * phase.cols.grid, outs, reds * phase.rows.taps * phase.cols.taps)
-
-
 def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
     """Geometry, phases, shape read and shape written of a convolution or its input gradient."""
     assert isinstance(op, Conv | ConvBackwardInput)
@@ -125,6 +121,11 @@ class ImplicitGemm(CpuAlgorithm):
 
     name = "igemm"
     reason = "implicit GEMM over packed weights takes every shape"
+    kernel = "igemm"
+
+    def blocks(self, phase: Phase, images: int, outs: int, reds: int) -> dict[str, int]:
+        """How the kernel's work on a phase is cut into tasks."""
+        return _kernels.igemm_blocks(images * phase.rows.grid * phase.cols.grid, outs, reds * phase.rows.taps * phase.cols.taps)
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         g, phases, source, target = roles(node.op)
@@ -142,7 +143,7 @@ class ImplicitGemm(CpuAlgorithm):
                     "tap_rows": rows.taps,
                     "tap_cols": cols.taps,
                     "reds": reds,
-                    "panel_width": _blocks(phase, g.batch, outs, reds)["panel_width"],
+                    "panel_width": self.blocks(phase, g.batch, outs, reds)["panel_width"],
                     "offset": (rows.index * s + cols.index) * per_group,
                     "group_stride": g.out_channels // g.groups * element,
                     "out_stride": element if forward else 1,
@@ -164,16 +165,41 @@ class ImplicitGemm(CpuAlgorithm):
         outs, reds = target[3] // g.groups, source[3] // g.groups
         return [
             conv_launch(
-                "igemm",
+                self.kernel,
                 (node.inputs[0], At(node.inputs[1], 4 * panels.place), bias, residual, node.outputs[0]),
                 **patch_members(source, phase, g.groups),
                 **output_members(target, phase),
                 outs=outs,
-                **_blocks(phase, g.batch, outs, reds),
+                **self.blocks(phase, g.batch, outs, reds),
                 **epilogue_members(epilogue),
             )
             for phase, panels in zip(phases, packed.panels, strict=True)
         ]
+
+
+class LineConvolution(ImplicitGemm):
+    """Kernel rows as runs of floats in x, read where they are: no patch is gathered."""
+
+    name = "lines"
+    reason = "the taps of a kernel row lie side by side in x: nothing is gathered"
+    kernel = "conv_lines"
+
+    def blocks(self, phase: Phase, images: int, outs: int, reds: int) -> dict[str, int]:
+        return _kernels.conv_lines_blocks(images, phase.rows.grid, phase.cols.grid, outs, reds * phase.rows.taps * phase.cols.taps)
+
+    def supports(self, node: Node, device: Device) -> bool:
+        g, phases, _, _ = roles(node.op)
+        return g.groups == 1 and all(p.rows.taps and p.cols.taps and (p.cols.taps == 1 or p.cols.tap_step == 1) for p in phases)
+
+    def pays(self, node: Node, device: Device) -> bool:
+        """Not for 1x1 of stride 1, where igemm reads in place longer tiles; nor where lines are shorter than half a tile,
+        their rows take much of a second-level cache, or all pixels of a tile share one set of the first."""
+        g, phases, source, _ = roles(node.op)
+        channels = source[3]
+        floats = max((p.rows.step + p.rows.taps) * (p.cols.grid * p.cols.step + p.cols.taps) * channels for p in phases)
+        shortest, distances = min(p.cols.grid for p in phases), [p.cols.step * channels for p in phases]
+        pointwise = g.kernel == (1, 1) and g.stride == (1, 1)
+        return not pointwise and 2 * shortest >= _kernels.tile_rows() and floats <= 100_000 and all(d % 1024 for d in distances)
 
 
 @dataclass(frozen=True)
@@ -317,8 +343,8 @@ class DepthwiseWeightGradient(CpuAlgorithm):
 
 
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
-    Conv: [Depthwise(), ImplicitGemm()],
-    ConvBackwardInput: [Depthwise(), ImplicitGemm()],
+    Conv: [Depthwise(), LineConvolution(), ImplicitGemm()],
+    ConvBackwardInput: [Depthwise(), LineConvolution(), ImplicitGemm()],
     ConvBackwardWeight: [DepthwiseWeightGradient(), WeightGradient()],
     PackPanels: [PackPanelsAlgorithm()],
     PackTaps: [PackTapsAlgorithm()],
