@@ -177,7 +177,7 @@ def _draw(path: Path, subtitle: str, trainer: Trainer, history: History, data: D
     first = int(np.argmax(labels == 8))  # an eight has edges of every direction
     layers = (("After convolution 1 and ReLU", 2), ("After convolution 2, ReLU and pooling", 5))
     maps = [(name, model[:parts](x[first : first + 1], device=trainer.device)[0]) for name, parts in layers]
-    least_certain = np.argsort(probabilities.max(1), kind="stable")[:5]
+    least_certain = np.argsort(probabilities.max(1), kind="stable")[:5].tolist()
     of_each_class = [int(np.argmax(labels == digit)) for digit in range(5)]
     overview(
         path,
