@@ -457,3 +457,23 @@ def test_what_cannot_be_converted(rule):
     model, shape = REFUSED[rule]()
     with pytest.raises(pc.ShapeError, match=rule):
         to_fully_convolutional(model, shape)
+
+
+def test_a_shared_parameter_is_in_the_state_dict_under_every_name():
+    """As in PyTorch; it is still one parameter to train."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            self.first = nn.Linear(4, 4, bias=False)
+            self.second = nn.Linear(4, 4, bias=False)
+            self.second.weight = self.first.weight
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    model = Tied()
+    assert list(model.state_dict()) == ["first.weight", "second.weight"]
+    assert [name for name, _ in model.named_parameters()] == ["first.weight"]
+    model.load_state_dict({name: np.eye(4) for name in model.state_dict()})
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.testing.assert_array_equal(model(x, device="reference"), x)

@@ -113,7 +113,7 @@ def load_weights(model: Module, path: str | os.PathLike[str], strict: bool = Tru
             _check_version(path, file.metadata() or {})
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             _check(model, path, {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}, strict)
-            wanted = {name for name, _ in model.named_tensors()}
+            wanted = {name for name, _ in model.named_tensors(remove_duplicate=False)}
             arrays = {name: _read(path, file, name, part.get_dtype()) for name, part in slices.items() if name in wanted}
     model.load_state_dict(arrays, strict)
     return model
@@ -129,7 +129,7 @@ def _check(model: Module, path: Any, given: Mapping[str, tuple[tuple[int, ...], 
     """Raise FormatError that names everything in the file that does not fit the model."""
     given = {name: entry for name, entry in given.items() if name.rpartition(".")[2] != IGNORED_SUFFIX}
     problems = model.misfits({name: shape for name, (shape, _) in given.items()}, strict)
-    names = {name for name, _ in model.named_tensors()}
+    names = {name for name, _ in model.named_tensors(remove_duplicate=False)}
     accepted = (*FLOATS, "float32")
     foreign = {name: dtype for name, (_, dtype) in given.items() if name in names and dtype not in accepted}
     problems += [f"dtype: {name} is {dtype}, weights must be floating-point" for name, dtype in foreign.items()]

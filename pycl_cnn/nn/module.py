@@ -69,12 +69,12 @@ class Module:
     def children(self) -> Iterator[Module]:
         return (child for _, child in self.named_children())
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all below it, with dotted names; a module used twice appears once."""
+    def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """This module and all below it, with dotted names; a module used twice appears once, or with every name."""
         seen: set[int] = set()
 
         def walk(module: Module, name: str) -> Iterator[tuple[str, Module]]:
-            if id(module) in seen:
+            if remove_duplicate and id(module) in seen:
                 return
             seen.add(id(module))
             yield name, module
@@ -93,13 +93,13 @@ class Module:
         function(self)
         return self
 
-    def named_tensors(self) -> Iterator[tuple[str, Parameter]]:
-        """Parameters and buffers under their state_dict names; one that is shared appears under its first name."""
+    def named_tensors(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Parameters and buffers under their state_dict names; one that is shared appears under its first name, or under all."""
         seen: set[int] = set()
-        for prefix, module in self.named_modules():
+        for prefix, module in self.named_modules(remove_duplicate=remove_duplicate):
             own = [(name, value) for name, value in vars(module).items() if isinstance(value, Parameter)]
             for name, value in sorted(own, key=lambda item: isinstance(item[1], Buffer)):
-                if id(value) not in seen:
+                if not remove_duplicate or id(value) not in seen:
                     seen.add(id(value))
                     yield (f"{prefix}.{name}" if prefix else name), value
 
@@ -138,12 +138,12 @@ class Module:
         return self.train(False)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Parameters and buffers by name, as read-only arrays."""
-        return {name: value.data for name, value in self.named_tensors()}
+        """Parameters and buffers by name, as read-only arrays; a shared one under every name, as in PyTorch."""
+        return {name: value.data for name, value in self.named_tensors(remove_duplicate=False)}
 
     def misfits(self, shapes: Mapping[str, tuple[int, ...]], strict: bool = True) -> list[str]:
         """What keeps arrays of these names and shapes from being loaded, a line each; `strict` counts missing and unexpected names."""
-        own = {name: value.shape for name, value in self.named_tensors()}
+        own = {name: value.shape for name, value in self.named_tensors(remove_duplicate=False)}
         problems = []
         if strict:
             problems += [f"missing: {name}" for name in own if name not in shapes]
@@ -160,7 +160,7 @@ class Module:
 
         Raises FormatError that lists every missing, unexpected (both only when `strict`) and misshapen key.
         """
-        own = dict(self.named_tensors())
+        own = dict(self.named_tensors(remove_duplicate=False))
         given = {name: np.asarray(value) for name, value in state_dict.items() if name.rpartition(".")[2] != IGNORED_SUFFIX}
         problems = self.misfits({name: value.shape for name, value in given.items()}, strict)
         problems += [f"dtype: {name} is {value.dtype}" for name, value in given.items() if name in own and value.dtype.kind not in "fiu"]
