@@ -59,18 +59,17 @@ __kernel void max_pool(
     for (int b = first; b < last; ++b) {
         const int first_column = windows[2 * y_rows + b], end_column = windows[2 * y_rows + y_columns + b];
         real best = (real)(-INFINITY);
-        whole where = (whole)(-1);
+        whole where = (whole)(first_row * x_columns + first_column);      // of a window of -infinity
         for (int row = first_row; row < end_row; row += row_dilation) {
             for (int column = first_column; column < end_column; column += column_dilation) {
                 const int index = row * x_columns + column;
                 const real value = load_some(image + index * channels, lanes);
 #if INDICES
-                // `where < 0` gives a window of -infinity the place of its first element.
-                const whole better = value > best || value != value || where < (whole)(0);
+                const whole better = (value > best) | (value != value);
                 best = better ? value : best;
                 where = better ? (whole)(index) : where;
 #else
-                best = value > best || value != value ? value : best;
+                best = (value > best) | (value != value) ? value : best;
 #endif
             }
         }

@@ -53,6 +53,11 @@ typedef struct __attribute__((packed, aligned(4))) { whole lanes; } whole_in_mem
 #define load_whole(p) (((__global const whole_in_memory *)(p))->lanes)
 #define store_whole(v, p) (((__global whole_in_memory *)(p))->lanes = (v))
 
+// Four floats, whatever VEC is: where a shape asks for exactly four.
+typedef struct __attribute__((packed, aligned(4))) { float4 lanes; } quad_in_memory;
+#define load_quad(p) (((__global const quad_in_memory *)(p))->lanes)
+#define store_quad(v, p) (((__global quad_in_memory *)(p))->lanes = (v))
+
 // The first `count` floats at p; the lanes behind them are `other` (0).  Fewer than VEC go through private memory: nothing outside is
 // ever read or written.
 inline real load_padded(__global const float *p, const int count, const float other) {

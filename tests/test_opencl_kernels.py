@@ -200,19 +200,23 @@ def test_conv_depthwise(context, random, channels, extras):
     close(parts.sum(axis=0, dtype=float), reference, n * grid[0] * grid[1], scale=4)
 
 
-@pytest.mark.parametrize("groups, outs, taps, reds, width", [(1, 5, 9, 3, 4), (2, 7, 1, 11, 8), (1, 33, 2, 6, 32)])
-def test_pack(context, random, groups, outs, taps, reds, width):
-    w = normal(random, groups * outs, taps, reds)
+@pytest.mark.parametrize("dense_outs", [False, True])
+@pytest.mark.parametrize("groups, outs, taps, reds, width, span", [(1, 5, 9, 3, 4, 9), (2, 7, 1, 11, 8, 9), (1, 33, 2, 6, 32, 9), (2, 40, 2, 37, 16, 320)])
+def test_pack(context, random, dense_outs, groups, outs, taps, reds, width, span):
+    """Weights [group, out, tap, red], or the same matrix stored [group, red, tap, out]."""
+    w = normal(random, groups, reds, taps, outs).transpose(0, 3, 2, 1) if dense_outs else normal(random, groups, outs, taps, reds)
+    stored = w.transpose(0, 3, 2, 1) if dense_outs else w
+    strides = [stride // 4 for stride in w.strides]
     order = numpy.arange(taps)[::-1].astype(numpy.int32)
     panels = ceil_div(outs, width)
     result = execute(
-        context, "pack", "pack", (ceil_div(reds * width, 9), taps, groups * panels), (1, 1, 1),
-        dict(source=w), dict(panels=(groups, panels, taps, reds, width)), tap_index=context.constant(order),
-        group_stride=outs * taps * reds, out_stride=taps * reds, tap_stride=reds, red_stride=1,
-        tap_count=taps, reds=reds, outs=outs, width=width, span=9,
+        context, "pack", "pack", (ceil_div(reds * width, span), taps, groups * panels), (1, 1, 1),
+        dict(source=stored), dict(panels=(groups, panels, taps, reds, width)), tap_index=context.constant(order),
+        group_stride=strides[0], out_stride=strides[1], tap_stride=strides[2], red_stride=strides[3],
+        tap_count=taps, reds=reds, outs=outs, width=width, span=span,
     )["panels"]
     for g in range(groups):
-        assert (result[g] == pack_reference(w[g * outs:(g + 1) * outs, order], width)).all()
+        assert (result[g] == pack_reference(w[g][:, order], width)).all()
 
 
 @pytest.mark.parametrize("count", [1, 16, 150])
