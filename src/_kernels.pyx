@@ -393,6 +393,11 @@ cdef extern from "conv.h" nogil:
         int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
         int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
         int64_t outs, parts, out_block, red_block, pixel_block
+    struct weight_gradient_lines_members "weight_gradient_lines_params":
+        int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
+        int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
+        int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
+        int64_t outs, parts, line_block
     struct sum_parts_members "sum_parts_params":
         int64_t parts, count
     struct depthwise_members "depthwise_params":
@@ -415,6 +420,7 @@ cdef extern from "conv.h" nogil:
     int64_t conv_lines_scratch_bytes(const conv_lines_members *p)
     int64_t weight_gradient_tasks(const weight_gradient_members *p)
     int64_t weight_gradient_scratch_bytes(const weight_gradient_members *p)
+    int64_t weight_gradient_lines_scratch_bytes(const weight_gradient_lines_members *p)
     int64_t sum_parts_tasks(const sum_parts_members *p)
     int64_t depthwise_tasks(const depthwise_members *p)
     int64_t depthwise_scratch_bytes(const depthwise_members *p)
@@ -474,6 +480,11 @@ def weight_gradient_params(**members):
     return as_params("weight_gradient", members, p, <char *>&p, sizeof(p))
 
 
+def weight_gradient_lines_params(**members):
+    cdef weight_gradient_lines_members p = members
+    return as_params("weight_gradient_lines", members, p, <char *>&p, sizeof(p))
+
+
 def sum_parts_params(**members):
     cdef sum_parts_members p = members
     return as_params("sum_parts", members, p, <char *>&p, sizeof(p))
@@ -503,6 +514,9 @@ def conv_sizes(str kernel not None, bytes params not None):
     if kernel == "weight_gradient":
         return (weight_gradient_tasks(<const weight_gradient_members *>p),
                 weight_gradient_scratch_bytes(<const weight_gradient_members *>p))
+    if kernel == "weight_gradient_lines":
+        return ((<const weight_gradient_lines_members *>p).parts,
+                weight_gradient_lines_scratch_bytes(<const weight_gradient_lines_members *>p))
     if kernel == "sum_parts":
         return sum_parts_tasks(<const sum_parts_members *>p), 0
     if kernel == "depthwise":
@@ -585,6 +599,12 @@ def weight_gradient_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None)
     cdef int64_t parts = min(conv_blocks(FEWEST_TASKS, tasks), work // (LEAST_TASK * tasks), blocks // 4)
     return {"parts": max(1, parts), "out_block": out_tiles * rows, "red_block": red_panels * width,
             "pixel_block": min(pixel_block, pixels)}
+
+
+def weight_gradient_lines_blocks(int64_t lines, int64_t grid_cols, int64_t outs, int64_t reds, isa=None):
+    """Default parts and line_block of weight_gradient_lines, as a dict. lines = images * grid_rows; reds as for igemm_blocks."""
+    cdef int64_t work = lines * grid_cols * conv_round(outs, vector_length(isa)) * reds
+    return {"parts": max(1, min(lines, FEWEST_TASKS, work // LEAST_TASK)), "line_block": 8}
 
 
 def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):

@@ -108,6 +108,18 @@ struct weight_gradient_params {
     int64_t pixel_block; /* pixels copied and multiplied in one go */
 };
 
+/* ---- weight_gradient_lines --------------------------------------------------------------------------------------------
+ * The same sums as weight_gradient, buffers alike, for x as conv_lines takes it; meant for few channels.
+ * parts[q] is the sum over the q-th share of the grid lines of all images, taken line_block at a time.
+ * tasks: parts;  scratch: weight_gradient_lines_scratch_bytes() */
+struct weight_gradient_lines_params {
+    PATCH_MEMBERS
+    OUTPUT_MEMBERS
+    int64_t outs;
+    int64_t parts; /* shares of images * grid_rows */
+    int64_t line_block;
+};
+
 /* ---- sum_parts: the second stage of the weight gradients -----------------------------------------------------------
  * buffers: 0 parts [parts][count], 1 sum [count];  tasks: ceil(count / SUM_PARTS_BLOCK);  scratch: none */
 struct sum_parts_params {
@@ -176,18 +188,26 @@ static inline int64_t conv_lines_tasks(const struct conv_lines_params *p) {
 }
 
 /* Rows and columns of x that `lines` lines of the grid see. */
-static inline int64_t conv_lines_rows(const struct conv_lines_params *p, int64_t lines) {
-    int64_t reach = (p->tap_rows - 1) * p->tap_row_step;
-    return (lines - 1) * p->row_step + (reach < 0 ? -reach : reach) + 1;
+static inline int64_t band_rows(const struct patch_geometry *g, int64_t lines) {
+    int64_t reach = (g->tap_rows - 1) * g->tap_row_step;
+    return (lines - 1) * g->row_step + (reach < 0 ? -reach : reach) + 1;
 }
 
-static inline int64_t conv_lines_cols(const struct conv_lines_params *p) {
-    return (p->grid_cols - 1) * p->col_step + p->tap_cols;
+static inline int64_t band_cols(const struct patch_geometry *g) { return (g->grid_cols - 1) * g->col_step + g->tap_cols; }
+
+static inline int64_t band_floats(const struct patch_geometry *g, int64_t lines) {
+    return conv_round(band_rows(g, lines) * band_cols(g) * g->channels, CHUNK);
 }
 
 /* Sums of a tile, and the rows of x with their padding. */
 static inline int64_t conv_lines_scratch_bytes(const struct conv_lines_params *p) {
-    return 4 * (TILE_FLOATS + conv_round(conv_lines_rows(p, p->line_block) * conv_lines_cols(p) * p->channels, CHUNK));
+    return 4 * (TILE_FLOATS + band_floats((const struct patch_geometry *)p, p->line_block));
+}
+
+/* Sums, a line of dy, the rows of x with their padding; lines of sums and of dy are whole vectors of any instruction set. */
+static inline int64_t weight_gradient_lines_scratch_bytes(const struct weight_gradient_lines_params *p) {
+    int64_t reds = p->tap_rows * p->tap_cols * p->channels, width = conv_round(p->outs, CHUNK);
+    return 4 * ((reds + p->grid_cols) * width + band_floats((const struct patch_geometry *)p, p->line_block));
 }
 
 static inline int64_t weight_gradient_tasks(const struct weight_gradient_params *p) {

@@ -12,6 +12,7 @@ KERNELS(X)
 #include "gemm_tile.c"
 #include "conv_igemm.c"
 #include "conv_lines.c"
+#include "conv_lines_gradient.c"
 #include "conv_weight_gradient.c"
 #include "conv_depthwise.c"
 #include "winograd.c"

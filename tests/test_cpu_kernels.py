@@ -310,18 +310,25 @@ def test_weight_gradient(c):
     channels, outs, groups, parts, taps = c["c"], c["k"], c["groups"], c["parts"], c["r"] * c["s"]
     x = random(rng, c["n"], c["h"], c["w"], groups * channels)
     dy = random(rng, c["n"], c["oh"], c["ow"], groups * outs)
-    partial, dw = Guarded((parts, groups * outs, taps, channels)), Guarded((groups * outs, taps, channels))
-    gradient = dict(**forward_geometry(c, channels, outs), outs=outs, parts=parts, out_block=c["pixel_block"],
-                    red_block=c["panel_block"] * kernels.panel_width(c["isa"]), pixel_block=c["pixel_block"])
-    run([("weight_gradient", gradient, [0, 1, 2]), ("sum_parts", dict(parts=parts, count=dw.array.size), [2, 3])],
-        [x, dy, partial.array, dw.array], c["isa"], outputs=[2, 3])
+    engines = [("weight_gradient", dict(
+        out_block=c["pixel_block"], red_block=c["panel_block"] * kernels.panel_width(c["isa"]), pixel_block=c["pixel_block"]))]
+    if lines_apply(c):
+        engines.append(("weight_gradient_lines", dict(line_block=c["panel_block"])))
+    results = []
+    for engine, sizes in engines:
+        partial, dw = Guarded((parts, groups * outs, taps, channels)), Guarded((groups * outs, taps, channels))
+        gradient = dict(**forward_geometry(c, channels, outs), outs=outs, parts=parts, **sizes)
+        run([(engine, gradient, [0, 1, 2]), ("sum_parts", dict(parts=parts, count=dw.array.size), [2, 3])],
+            [x, dy, partial.array, dw.array], c["isa"], outputs=[2, 3])
+        results += [partial, dw]
 
     seen, gradients = grouped(patches(x, c, c), groups), grouped(dy.astype(np.float64), groups)
     expected = np.einsum("nabgk,nabrsgc->gkrsc", gradients, seen).reshape(dw.array.shape)
     magnitude = np.einsum("nabgk,nabrsgc->gkrsc", abs(gradients), abs(seen)).reshape(dw.array.shape)
-    assert (abs(dw.array - expected) <= tolerance(c["n"] * c["oh"] * c["ow"], magnitude)).all()
-    partial.check()
-    dw.check()
+    for result in results:
+        result.check()
+    for dw in results[1::2]:
+        assert (abs(dw.array - expected) <= tolerance(c["n"] * c["oh"] * c["ow"], magnitude)).all()
 
 
 # ---- depthwise -------------------------------------------------------------------------------------------------------

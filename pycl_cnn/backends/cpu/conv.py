@@ -192,14 +192,13 @@ class LineConvolution(ImplicitGemm):
         return g.groups == 1 and all(p.rows.taps and p.cols.taps and (p.cols.taps == 1 or p.cols.tap_step == 1) for p in phases)
 
     def pays(self, node: Node, device: Device) -> bool:
-        """Not for 1x1 of stride 1, where igemm reads in place longer tiles; nor where lines are shorter than half a tile,
-        their rows take much of a second-level cache, or all pixels of a tile share one set of the first."""
+        """Not for 1x1 of stride 1, where igemm reads longer tiles in place; nor where lines are shorter than half a tile,
+        or the pixels of a tile lie so far apart that they share few sets of a first-level cache."""
         g, phases, source, _ = roles(node.op)
         channels = source[3]
-        floats = max((p.rows.step + p.rows.taps) * (p.cols.grid * p.cols.step + p.cols.taps) * channels for p in phases)
-        shortest, distances = min(p.cols.grid for p in phases), [p.cols.step * channels for p in phases]
+        shortest, distance = min(p.cols.grid for p in phases), max(p.cols.step * channels for p in phases)
         pointwise = g.kernel == (1, 1) and g.stride == (1, 1)
-        return not pointwise and 2 * shortest >= _kernels.tile_rows() and floats <= 100_000 and all(d % 1024 for d in distances)
+        return not pointwise and 2 * shortest >= _kernels.tile_rows() and distance <= 16 * _kernels.vector_length()
 
 
 @dataclass(frozen=True)
@@ -290,25 +289,46 @@ class WeightGradient(CpuAlgorithm):
 
     name = "weight_gradient"
     reason = "sums over pixels, split by size alone"
+    kernel = "weight_gradient"
 
-    def _blocks(self, g: ConvGeometry) -> dict[str, int]:
+    def blocks(self, g: ConvGeometry) -> dict[str, int]:
+        """How the kernel's work is cut into parts and tasks."""
         return _kernels.weight_gradient_blocks(g.batch * g.out[0] * g.out[1], g.out_channels // g.groups, g.reduction)
 
     def workspace(self, node: Node, device: Device) -> int:
-        parts = self._blocks(node.op.geometry)["parts"]  # type: ignore[attr-defined]
+        parts = self.blocks(node.op.geometry)["parts"]  # type: ignore[attr-defined]
         return parts * node.outputs[0].nbytes if parts > 1 else 0
 
     def launches(self, node: Node) -> list[Launch]:
         assert isinstance(node.op, ConvBackwardWeight)
         g = node.op.geometry
-        sizes = self._blocks(g)
+        sizes = self.blocks(g)
         target: Buffer = At(None) if sizes["parts"] > 1 else node.outputs[0]
         outs = g.out_channels // g.groups
-        calls = [conv_launch("weight_gradient", (*node.inputs, target), **gradient_members(g, g.groups), outs=outs, **sizes)]
+        calls = [conv_launch(self.kernel, (*node.inputs, target), **gradient_members(g, g.groups), outs=outs, **sizes)]
         if sizes["parts"] > 1:
             count = node.outputs[0].spec.size
             calls.append(conv_launch("sum_parts", (At(None), node.outputs[0]), parts=sizes["parts"], count=count))
         return calls
+
+
+class LineWeightGradient(WeightGradient):
+    """Weight gradient of few channels: outs are vector lanes, x and dy are read where they are."""
+
+    name = "lines"
+    reason = "few channels: the taps of a kernel row lie side by side in x, nothing is gathered"
+    kernel = "weight_gradient_lines"
+
+    def blocks(self, g: ConvGeometry) -> dict[str, int]:
+        return _kernels.weight_gradient_lines_blocks(g.batch * g.out[0], g.out[1], g.out_channels, g.reduction)
+
+    def supports(self, node: Node, device: Device) -> bool:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        return g.groups == 1 and (g.kernel[1] == 1 or g.dilation[1] == 1)
+
+    def pays(self, node: Node, device: Device) -> bool:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        return g.channels <= 16 and g.kernel != (1, 1) and g.out[1] >= 8
 
 
 class DepthwiseWeightGradient(CpuAlgorithm):
@@ -345,7 +365,7 @@ class DepthwiseWeightGradient(CpuAlgorithm):
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
     Conv: [Depthwise(), LineConvolution(), ImplicitGemm()],
     ConvBackwardInput: [Depthwise(), LineConvolution(), ImplicitGemm()],
-    ConvBackwardWeight: [DepthwiseWeightGradient(), WeightGradient()],
+    ConvBackwardWeight: [DepthwiseWeightGradient(), LineWeightGradient(), WeightGradient()],
     PackPanels: [PackPanelsAlgorithm()],
     PackTaps: [PackTapsAlgorithm()],
 }
