@@ -2,12 +2,16 @@
 // [p*reds_per_part, (p+1)*reds_per_part) in a fixed order.  A second call over the parts finishes; one part is the result.
 // Means pass scale = 1/count in the last call (1 otherwise).
 //
-//   reduce_rows (inner = 1): one work-group a part and group of rows      reduce_columns: one work-item VEC*span columns
+//   reduce_rows (inner = 1): one work-group a part and group of rows      reduce_columns: one work-item VECTORS*VEC*span columns
 //      x | r r r r r r |-> part 0 ... part P-1                               x | c c c c |   top to bottom
 //                                                                              | c c c c |
+// VECTORS    vectors that reduce_columns takes side by side; 1..4: longer pieces of a row, independent sums; 1 on GPUs.
 // REDUCTION  0 sum, 2 max, 3 min, 4 prod (max and min keep NaN).
 #include "vectors.cl"
 #include "work_group.cl"
+#ifndef VECTORS
+#define VECTORS 1
+#endif
 #ifndef REDUCTION
 #define REDUCTION 0
 #endif
@@ -70,7 +74,7 @@ __kernel void reduce_rows(
     }
 }
 
-// Work-item (block of span*VEC columns, part, outer).
+// Work-item (block of span*VECTORS*VEC columns, part, outer).
 __kernel void reduce_columns(
     __global const float *x, const int x_offset,
     __global float *y, const int y_offset,
@@ -79,18 +83,20 @@ __kernel void reduce_columns(
     const int part = get_global_id(1);
     const int first = part * reds_per_part;
     const int last = min(first + reds_per_part, reds);
-    const int last_column = min(((int)get_global_id(0) + 1) * span * VEC, inner);
-    for (int column = get_global_id(0) * span * VEC; column < last_column; column += VEC) {
-        const int lanes = min(inner - column, VEC);
-        __global const float *at = x + x_offset + (int)get_global_id(2) * reds * inner + column;
-        real value0 = (real)(START), value1 = (real)(START);
-        int i = first;
-        for (; i + 1 < last; i += 2) {
-            value0 = combine(value0, load_some(at + i * inner, lanes));
-            value1 = combine(value1, load_some(at + (i + 1) * inner, lanes));
+    const int block = span * VECTORS * VEC;
+    const int last_column = min(((int)get_global_id(0) + 1) * block, inner);
+    for (int column = get_global_id(0) * block; column < last_column; column += VECTORS * VEC) {
+        const int left = inner - column;
+        __global const float *at = x + x_offset + ((int)get_global_id(2) * reds + first) * inner + column;
+        __global float *result = y + y_offset + ((int)get_global_id(2) * parts + part) * inner + column;
+#define DECLARE_VALUE(v) real value##v = (real)(START);
+        EACH(VECTORS, DECLARE_VALUE)
+        for (int i = first; i < last; ++i) {
+#define ADD_ROW(v) value##v = combine(value##v, load_some(at + v * VEC, left - v * VEC));
+            EACH(VECTORS, ADD_ROW)
+            at += inner;
         }
-        if (i < last)
-            value0 = combine(value0, load_some(at + i * inner, lanes));
-        store_some(combine(value0, value1) * scale, y + y_offset + ((int)get_global_id(2) * parts + part) * inner + column, lanes);
+#define KEEP_VALUE(v) store_some(value##v * scale, result + v * VEC, left - v * VEC);
+        EACH(VECTORS, KEEP_VALUE)
     }
 }

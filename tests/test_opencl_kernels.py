@@ -314,10 +314,10 @@ def test_reduce(context, random, group, kind, reds, parts):
     )["y"]
     close(REDUCTIONS[kind](y.astype(float) / 2, axis=1), REDUCTIONS[kind](x.astype(float), axis=1), reds, scale=4 if kind != 4 else 1)
 
-    x = normal(random, 2, reds, 21)
+    x = normal(random, 2, reds, 61)
     y = execute(
-        context, "reduce", "reduce_columns", (blocks_of(context, "reduce", 21, 2), parts, 2), (1, 1, 1), dict(x=x), dict(y=(2, parts, 21)),
-        dict(REDUCTION=kind, WORK_GROUP=group), reds=reds, inner=21, span=2, scale=2.0, **arguments,
+        context, "reduce", "reduce_columns", (blocks_of(context, "reduce", 61, 4), parts, 2), (1, 1, 1), dict(x=x), dict(y=(2, parts, 61)),
+        dict(REDUCTION=kind, WORK_GROUP=group, VECTORS=2), reds=reds, inner=61, span=2, scale=2.0, **arguments,
     )["y"]
     close(REDUCTIONS[kind](y.astype(float) / 2, axis=1), REDUCTIONS[kind](x.astype(float), axis=1), reds, scale=4 if kind != 4 else 1)
 
@@ -450,14 +450,14 @@ def test_batch_norm(context, random, rows, channels, activation):
     x = normal(random, rows, channels) + 30
     gamma, beta, mean_before = (normal(random, channels) for _ in range(3))
     variance_before = numpy.abs(normal(random, channels))
-    defines = dict(ACTIVATION=activation)
-    vectors = blocks_of(context, "batch_norm", channels, 1)
+    defines = dict(ACTIVATION=activation, VECTORS=2)
+    vectors, pairs = (blocks_of(context, "batch_norm", channels, span) for span in (1, 2))
     per_part = 7
     parts = ceil_div(rows, per_part)
     sizes = dict(rows=rows, channels=channels)
     acting = dict(activation_alpha=0.0, activation_beta=0.0)
     moments = execute(
-        context, "batch_norm", "batch_norm_moments", (vectors, parts), (1, 1), dict(x=x), dict(moments=(parts, 2, channels)), defines,
+        context, "batch_norm", "batch_norm_moments", (pairs, parts), (1, 1), dict(x=x), dict(moments=(parts, 2, channels)), defines,
         rows_per_part=per_part, **sizes,
     )["moments"]
     statistics = execute(
@@ -474,7 +474,7 @@ def test_batch_norm(context, random, rows, channels, activation):
     close(statistics["running_variance"], 0.9 * variance_before + 0.1 * exact.var(axis=0, ddof=1), rows)
     known = dict(gamma=gamma, beta=beta, mean=statistics["mean"], rstd=statistics["rstd"])
     y = execute(
-        context, "batch_norm", "batch_norm_normalise", (vectors, ceil_div(rows, 4)), (1, 1), dict(x=x, **known), dict(y=x.shape), defines,
+        context, "batch_norm", "batch_norm_normalise", (pairs, ceil_div(rows, 4)), (1, 1), dict(x=x, **known), dict(y=x.shape), defines,
         rows_per_item=4, **sizes, **acting,
     )["y"]
     normalised = (exact - mean) * rstd
@@ -482,7 +482,7 @@ def test_batch_norm(context, random, rows, channels, activation):
     close(y, numpy.maximum(before, 0) if activation else before, rows, scale=64)
     dy = normal(random, rows, channels)
     sums = execute(
-        context, "batch_norm", "batch_norm_backward_sums", (vectors, parts), (1, 1), dict(x=x, dy=dy, **known), dict(sums=(parts, 2, channels)), defines,
+        context, "batch_norm", "batch_norm_backward_sums", (pairs, parts), (1, 1), dict(x=x, dy=dy, **known), dict(sums=(parts, 2, channels)), defines,
         rows_per_part=per_part, **sizes, **acting,
     )["sums"]
     joined = execute(
@@ -493,7 +493,7 @@ def test_batch_norm(context, random, rows, channels, activation):
     close(joined["dbeta"], slope.sum(axis=0), rows, scale=4)
     close(joined["dgamma"], (slope * normalised).sum(axis=0), rows, scale=64)
     dx = execute(
-        context, "batch_norm", "batch_norm_backward", (vectors, ceil_div(rows, 4)), (1, 1), dict(x=x, dy=dy, **known, **joined), dict(dx=x.shape), defines,
+        context, "batch_norm", "batch_norm_backward", (pairs, ceil_div(rows, 4)), (1, 1), dict(x=x, dy=dy, **known, **joined), dict(dx=x.shape), defines,
         rows_per_item=4, **sizes, **acting,
     )["dx"]
     reference = gamma * rstd * (slope - slope.mean(axis=0) - normalised * (slope * normalised).mean(axis=0))

@@ -9,7 +9,7 @@ from ...graph import Value
 from ...ops.base import Op
 from ...ops.batch_norm import BatchNormBackward, BatchNormTraining
 from .call import At, Call, Context, Device, Node, OpenClAlgorithm
-from .sizes import CPU_ITEM, blocks, clamp, grid, vector
+from .sizes import CPU_ITEM, blocks, clamp, grid, side_by_side, vector
 
 MOST_PARTS = 64
 
@@ -36,8 +36,9 @@ class PartialMoments(OpenClAlgorithm):
         rows, c, per_part, parts = _sizes(node.inputs[0])
         f = op.activation
         activation = {"activation_alpha": f.alpha if f else 0.0, "activation_beta": f.beta if f else 0.0}
-        defines = {"ACTIVATION": f.number if f else 0}
         lanes = blocks(c, vector(context, "batch_norm"))
+        together = side_by_side(context, lanes)
+        defines = {"ACTIVATION": f.number if f else 0, "VECTORS": together}
         rows_per_item = 1 if context.device.is_gpu else clamp(CPU_ITEM // c, 1, rows)
         partial = At(None)
         sizes: dict[str, Any] = {"rows": rows, "channels": c}
@@ -45,12 +46,13 @@ class PartialMoments(OpenClAlgorithm):
         def call(entry: str, items: tuple[int, ...], **arguments: Any) -> Call:
             return Call("batch_norm", entry, *grid(context, *items), {**sizes, **arguments}, defines)
 
-        by_rows = (lanes, blocks(rows, rows_per_item))
+        by_rows = (blocks(lanes, together), blocks(rows, rows_per_item))
+        by_parts = (blocks(lanes, together), parts)
         if isinstance(op, BatchNormTraining):
             x, gamma, beta, running_mean, running_var = node.inputs
             y, mean, rstd, _, _ = node.outputs
             return [
-                call("batch_norm_moments", (lanes, parts), x=x, moments=partial, rows_per_part=per_part),
+                call("batch_norm_moments", by_parts, x=x, moments=partial, rows_per_part=per_part),
                 call(
                     "batch_norm_statistics",
                     (lanes,),
@@ -70,7 +72,7 @@ class PartialMoments(OpenClAlgorithm):
         dx, dgamma, dbeta = node.outputs
         shared = {"x": x, "dy": dy, "gamma": gamma, "beta": beta, "mean": mean, "rstd": rstd}
         return [
-            call("batch_norm_backward_sums", (lanes, parts), **shared, sums=partial, rows_per_part=per_part, **activation),
+            call("batch_norm_backward_sums", by_parts, **shared, sums=partial, rows_per_part=per_part, **activation),
             Call("batch_norm", "batch_norm_backward_join", *grid(context, lanes), {"channels": c, "sums": partial, "dgamma": dgamma, "dbeta": dbeta, "parts": parts}, defines),
             call("batch_norm_backward", by_rows, **shared, dgamma=dgamma, dbeta=dbeta, dx=dx, rows_per_item=rows_per_item, **activation),
         ]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 
 from ...ops.base import Op
 from ...ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
-from ..strided import broadcast_strides, dense_strides, merge_axes
+from ..strided import bits_of, broadcast_strides, dense_strides, merge_axes
 from .call import At, Call, Context, Node, OpenClAlgorithm, Table, Value
 from .sizes import CPU_ITEM, blocks, clamp, grid, stream
 
@@ -83,9 +82,8 @@ def _transpose(context: Context, x: At, y: At, batch: int, rows: int, columns: i
 
 def fill_call(context: Context, y: Value, value: float) -> Call:
     """Every element of y becomes `value`."""
-    (bits,) = struct.unpack("<i", struct.pack("<f", value))
     items, span = stream(context, y.spec.size)
-    return Call("movement", "fill", *grid(context, items), {"y": y, "count": y.spec.size, "value": bits, "span": span})
+    return Call("movement", "fill", *grid(context, items), {"y": y, "count": y.spec.size, "value": bits_of(value, y.dtype), "span": span})
 
 
 class StridedCopy(OpenClAlgorithm):

@@ -6,7 +6,7 @@ from ...ops.base import Op
 from ...ops.reduce import Reduce
 from ..axes import collapsed, gather_axes
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Value
-from .sizes import CPU_ITEM, blocks, clamp, grid, vector
+from .sizes import CPU_ITEM, blocks, clamp, grid, side_by_side, vector
 
 KERNEL_KINDS = {"sum": 0, "mean": 0, "max": 2, "min": 3, "prod": 4}
 PART = 16384  # floats that a part of a split reduction reads
@@ -30,10 +30,11 @@ def reduce_call(context: Context, x: Value | At, y: Value | At, outer: int, leng
         rows = 1 if context.device.is_gpu else clamp(CPU_ITEM // max(1, per_part), 1, max(1, outer))
         arguments = {**shared, "outer": outer, "reds": length, "rows_per_group": rows}
         return Call("reduce", "reduce_rows", (parts * group, blocks(outer, rows)), (group, 1), arguments, defines)
-    width = vector(context, "reduce")
+    together = side_by_side(context, blocks(inner, vector(context, "reduce")))
+    width = together * vector(context, "reduce")
     span = 1 if context.device.is_gpu else clamp(CPU_ITEM // max(1, per_part * width), 1, blocks(inner, width))
     arguments = {**shared, "reds": length, "inner": inner, "span": span}
-    return Call("reduce", "reduce_columns", *grid(context, blocks(inner, width * span), parts, outer), arguments, defines)
+    return Call("reduce", "reduce_columns", *grid(context, blocks(inner, width * span), parts, outer), arguments, {**defines, "VECTORS": together})
 
 
 def reduce_calls(context: Context, x: Value | At, y: Value | At, outer: int, length: int, inner: int, kind: str) -> list[Call]:

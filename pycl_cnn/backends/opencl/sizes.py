@@ -21,6 +21,11 @@ def vector(context: Context, stem: str) -> int:
     return context.define(stem, "VEC")
 
 
+def side_by_side(context: Context, vectors: int) -> int:
+    """Of a row of `vectors` vectors, how many a work-item takes at once: up to four on a CPU, where long pieces stream."""
+    return 1 if context.device.is_gpu else clamp(vectors, 1, 4)
+
+
 def stream(context: Context, count: int, width: int = 1) -> tuple[int, int]:
     """(work-items, vectors of `width` floats for each) for `count` elements in a row."""
     vectors = blocks(count, width)
