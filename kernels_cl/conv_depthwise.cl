@@ -5,8 +5,8 @@
 //
 // Memory: x, y, bias, residual, taps as in conv_igemm.cl; weights [tap][channels]; parts [part][channels][tap], one part being dw.
 //
-// Forward work-item (vector of VEC channels, block of columns, image*grid_rows + row): `columns_per_item` neighbouring
-// pixels of a row.  Where every tap lies inside the image's columns, BLOCK pixels go together, so that a weight vector is loaded
+// Forward work-item (block of channels, block of columns, image*grid_rows + row): `channels_per_item` channels (a multiple of VEC) of
+// `columns_per_item` neighbouring pixels of a row.  Where every tap lies inside the image's columns, BLOCK pixels go together, so that a weight vector is loaded
 // once for all and nothing is asked; the last such block starts earlier and stores only what is new.  The others go one by one.
 //
 //         edge |   BLOCK pixels      |   BLOCK pixels     | edge
@@ -34,20 +34,15 @@ __kernel void conv_depthwise(
     const int x_rows, const int x_columns,
     const int x_image_stride, const int x_row_stride, const int x_column_stride,
     const int y_image_stride, const int y_row_stride, const int y_column_stride,
-    const int tap_count, const int channels, const int columns_per_item, const float alpha, const float beta)
+    const int tap_count, const int channels, const int channels_per_item, const int columns_per_item, const float alpha, const float beta)
 {
-    const int channel = get_global_id(0) * VEC;
-    const int lanes = min(channels - channel, VEC);
-    const int image = get_global_id(2) / grid_rows;
-    const int a = get_global_id(2) % grid_rows;
+    const int first_channel = get_global_id(0) * channels_per_item;
+    const int last_channel = min(first_channel + channels_per_item, channels);
+    const int image = (int)get_global_id(2) / grid_rows;
+    const int a = (int)get_global_id(2) - image * grid_rows;
     const int first = get_global_id(1) * columns_per_item;
     const int last = min(first + columns_per_item, grid_columns);
-
-    __global const float *x_image = x + x_offset + channel + image * x_image_stride;
-    weights += weights_offset + channel;
-    const int y_row = image * y_image_stride + a * y_row_stride + channel;
     const int step = column_step * x_column_stride;
-    const real bias_value = bias_offset >= 0 ? load_some(bias + bias_offset + channel, lanes) : (real)(0.0f);
 
     // Columns [inside, outside) whose taps all lie inside the image's columns.
     int inside = 0, outside = grid_columns;
@@ -59,42 +54,52 @@ __kernel void conv_depthwise(
     inside = max(inside, first);
     outside = min(outside, last);
 
-    float block[BLOCK * VEC];
-    int b = first;
-    while (b < last) {
-        int start = b, count = 1;           // pixels [start, start + count) are computed, those from b on are stored
-        if (lanes == VEC && b >= inside && b < outside && outside - inside >= BLOCK) {
-            start = min(b, outside - BLOCK);
-            count = BLOCK;
+    int start, count;
+    for (int b = first; b < last; b = start + count) {
+        // Pixels [start, start + count) are computed, those from b on are stored.
+        const int together = b >= inside && b < outside && outside - inside >= BLOCK;
+        start = together ? min(b, outside - BLOCK) : b;
+        count = together ? BLOCK : 1;
+        for (int channel = first_channel; channel < last_channel; channel += VEC) {
+            const int lanes = min(last_channel - channel, VEC);
+            __global const float *x_image = x + x_offset + image * x_image_stride + channel;
+            __global const float *weight_lanes = weights + weights_offset + channel;
+            const real bias_value = bias_offset >= 0 ? load_some(bias + bias_offset + channel, lanes) : (real)(0.0f);
+            const int y_row = image * y_image_stride + a * y_row_stride + channel;
+            float block[BLOCK * VEC];
+            if (together && lanes == VEC) {
 #define DECLARE_SUM(m) real sum##m = bias_value;
-            EACH(BLOCK, DECLARE_SUM)
-            for (int t = 0; t < tap_count; ++t) {
-                const int row = a * row_step + taps[2 * t];
-                if ((uint)row < (uint)x_rows) {
-                    __global const float *at = x_image + row * x_row_stride + (start * column_step + taps[2 * t + 1]) * x_column_stride;
-                    const real weight = load(weights + t * channels);
+                EACH(BLOCK, DECLARE_SUM)
+                for (int t = 0; t < tap_count; ++t) {
+                    const int row = a * row_step + taps[2 * t];
+                    if ((uint)row < (uint)x_rows) {
+                        __global const float *at = x_image + row * x_row_stride + (start * column_step + taps[2 * t + 1]) * x_column_stride;
+                        const real weight = load(weight_lanes + t * channels);
 #define ADD(m) sum##m = multiply_add(load(at + m * step), weight, sum##m);
-                    EACH(BLOCK, ADD)
+                        EACH(BLOCK, ADD)
+                    }
+                }
+#define KEEP(m) store_private(sum##m, block + m * VEC);
+                EACH(BLOCK, KEEP)
+            } else {
+                for (int m = 0; m < count; ++m) {
+                    real sum = bias_value;
+                    for (int t = 0; t < tap_count; ++t) {
+                        const int row = a * row_step + taps[2 * t], column = (start + m) * column_step + taps[2 * t + 1];
+                        if ((uint)row < (uint)x_rows && (uint)column < (uint)x_columns)
+                            sum = multiply_add(load_some(x_image + row * x_row_stride + column * x_column_stride, lanes),
+                                               load_some(weight_lanes + t * channels, lanes), sum);
+                    }
+                    store_private(sum, block + m * VEC);
                 }
             }
-#define KEEP(m) store_private(sum##m, block + m * VEC);
-            EACH(BLOCK, KEEP)
-        } else {
-            real sum = bias_value;
-            for (int t = 0; t < tap_count; ++t) {
-                const int row = a * row_step + taps[2 * t], column = b * column_step + taps[2 * t + 1];
-                if ((uint)row < (uint)x_rows && (uint)column < (uint)x_columns)
-                    sum = multiply_add(load_some(x_image + row * x_row_stride + column * x_column_stride, lanes),
-                                       load_some(weights + t * channels, lanes), sum);
+            for (int m = b - start; m < count; ++m) {
+                const int place = y_row + (start + m) * y_column_stride;
+                real value = load_private(block + m * VEC);
+                if (residual_offset >= 0)
+                    value += load_some(residual + residual_offset + place, lanes);
+                store_some(activate(value, alpha, beta), y + y_offset + place, lanes);
             }
-            store_private(sum, block);
-        }
-        for (; b < start + count; ++b) {
-            const int place = y_row + b * y_column_stride;
-            real value = load_private(block + (b - start) * VEC);
-            if (residual_offset >= 0)
-                value += load_some(residual + residual_offset + place, lanes);
-            store_some(activate(value, alpha, beta), y + y_offset + place, lanes);
         }
     }
 }

@@ -173,10 +173,10 @@ def test_conv_depthwise(context, random, channels, extras):
     )
     strides = (grid[0] * grid[1] * channels, grid[1] * channels, channels)
     y = execute(
-        context, "conv_depthwise", "conv_depthwise", (ceil_div(channels, vec), 2, n * grid[0]), (1, 1, 1),
+        context, "conv_depthwise", "conv_depthwise", (ceil_div(channels, 2 * vec), 2, n * grid[0]), (1, 1, 1),
         dict(x=x, weights=weights, bias=bias, residual=residual), dict(y=(n, *grid, channels)), dict(ACTIVATION=1, BLOCK=2),
         **dict(zip(("y_image_stride", "y_row_stride", "y_column_stride"), strides)),
-        columns_per_item=5, alpha=0, beta=0, **shared,
+        channels_per_item=2 * vec, columns_per_item=5, alpha=0, beta=0, **shared,
     )["y"]
     diagonal = numpy.ascontiguousarray(weights.T)[:, :, None]
     reference = convolution_reference(x, diagonal, taps, grid, steps, channels)

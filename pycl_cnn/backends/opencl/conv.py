@@ -398,6 +398,7 @@ class Depthwise(OpenClAlgorithm):
         calls = []
         for phase, panels in zip(phases, packed.panels, strict=True):
             columns = 4 if context.device.is_gpu else max(1, phase.cols.grid)
+            channels = width if context.device.is_gpu else width * blocks(g.channels, width)
             defines = {"ACTIVATION": activation_number(epilogue), "BLOCK": 4 if context.device.is_gpu else depthwise_block(source, phase)}
             offset = target_offset(target, phase)
             arguments = {
@@ -407,10 +408,11 @@ class Depthwise(OpenClAlgorithm):
                 **source_arguments(source, phase),
                 **target_strides(target, phase, "y"),
                 "channels": g.channels,
+                "channels_per_item": channels,
                 "columns_per_item": columns,
                 **epilogue_arguments(node, epilogue, offset),
             }
-            size = (blocks(g.channels, width), blocks(phase.cols.grid, columns), source[0] * phase.rows.grid)
+            size = (blocks(g.channels, channels), blocks(phase.cols.grid, columns), source[0] * phase.rows.grid)
             calls.append(Call("conv_depthwise", "conv_depthwise", *grid(context, *size), arguments, defines))
         return calls
 
