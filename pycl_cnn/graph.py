@@ -242,3 +242,24 @@ class Graph:
                 value.users = [user for user in value.users if user is not node]
                 stack.append(value.node)
             node.inputs = ()
+
+
+class FixedNodes:
+    """The nodes that depend only on constants and on states that no run updates: what can be computed once.
+
+    ``node in fixed`` also answers for nodes that are added later.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._updates = graph.updates
+        self._known: dict[Node, bool] = {}
+        for node in graph.nodes():  # inputs come first, so that no answer recurses deeply
+            self.__contains__(node)
+
+    def __contains__(self, node: Node) -> bool:
+        if node not in self._known:
+            if isinstance(node.op, State):
+                self._known[node] = node.outputs[0] not in self._updates
+            else:
+                self._known[node] = isinstance(node.op, Constant) or (bool(node.inputs) and all(value.node in self for value in node.inputs))
+        return self._known[node]

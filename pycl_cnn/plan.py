@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .graph import Graph, Node, Value
+from .graph import FixedNodes, Graph, Node, Value
 from .ops.leaf import Constant, Input, State
 from .ops.movement import Copy, Reshape
-from .passes.fold_affine import fixed_values
 
 ALIGNMENT = 64
 
@@ -89,7 +88,7 @@ def protect(graph: Graph) -> None:
                 with graph.at(node):
                     graph.rewire(node, source, graph.apply(Copy(), node.inputs[source]))
     taken: set[Value] = set()
-    fixed = fixed_values(graph)
+    fixed = FixedNodes(graph)
     for index, value in enumerate(graph.outputs):
         root = _root(value)
         if isinstance(root.op, Input | State) or root.node in fixed or root in taken or root.index in root.op.aliases:
@@ -146,7 +145,9 @@ def does_work(node: Node) -> bool:
 def make_plan(graph: Graph, workspace: Callable[[Node], int]) -> Plan:
     """Order the nodes of a protected graph, find every value a place, lay out the arena. `workspace` gives a node's extra bytes."""
     plan = Plan(graph)
-    fixed = fixed_values(graph) - {_root(value).node for value in graph.outputs}  # copies of what is computed once are made at every run
+    known = FixedNodes(graph)
+    results = {_root(value).node for value in graph.outputs}  # copies of what is computed once are made at every run
+    fixed = {node for node in graph.nodes() if node in known and node not in results}
     nodes = ordered_steps(graph)
     for node in nodes:
         if does_work(node):

@@ -56,8 +56,7 @@ cdef extern from "movement.h" nogil:
     struct transpose_members "transpose_params":
         int64_t batch, rows, cols, src_batch_stride, src_row_stride, dst_batch_stride, dst_row_stride, row_block, col_block
     struct fill_members "fill_params":
-        int64_t size
-        float value
+        int64_t size, bits
     int64_t strided_copy_tasks(const strided_copy_members *p)
     int64_t transpose_tasks(const transpose_members *p)
     int64_t fill_tasks(const fill_members *p)

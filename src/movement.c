@@ -144,7 +144,7 @@ void KERNEL(fill)(const void *params, void *const *buffers, int64_t task, void *
     (void)scratch;
     const struct fill_params *p = params;
     const int64_t end = min_i64(p->size, (task + 1) * MOVEMENT_ITEMS);
-    const vf value = vf_set1(p->value);
+    const vf value = (vf)vi_set1((int32_t)p->bits);
     float *dst = buffers[0];
     int64_t i = task * MOVEMENT_ITEMS;
     for (; i + VL <= end; i += VL) vf_store(dst + i, value);

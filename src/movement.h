@@ -38,10 +38,10 @@ struct transpose_params {
     int64_t col_block;
 };
 
-/* fill  dst[i] = value; buffers: dst; no scratch. */
+/* fill  dst[i] = the element with these bits; buffers: dst (4-byte elements of any type); no scratch. */
 struct fill_params {
     int64_t size;
-    float value;
+    int64_t bits; /* of the element, as an int32 */
 };
 
 static inline int64_t strided_copy_tasks(const struct strided_copy_params *p) {

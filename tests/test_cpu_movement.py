@@ -66,5 +66,5 @@ def test_transpose(isa, batch, rows, cols):
 @pytest.mark.parametrize("size", [1, 7, 255, 16384, 50001])
 def test_fill(isa, size):
     dst = empty(size)
-    run(isa, "fill", {"size": size, "value": -1.5}, dst)
+    run(isa, "fill", {"size": size, "bits": int(np.float32(-1.5).view(np.int32))}, dst)
     assert (dst == -1.5).all()

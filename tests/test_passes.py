@@ -40,9 +40,9 @@ def feeds_of(graph, model, x):
 
 def steps(graph):
     """Names of what a run would do: leaves, views, and what depends on weights alone left out."""
-    from pycl_cnn.passes.fold_affine import fixed_values
+    from pycl_cnn.graph import FixedNodes
 
-    fixed = fixed_values(graph)
+    fixed = FixedNodes(graph)
     return [type(node.op).__name__ for node in graph.nodes() if node.inputs and node not in fixed and not isinstance(node.op, Reshape)]
 
 

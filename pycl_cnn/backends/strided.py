@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..errors import UnsupportedError
 
 MAX_RANK = 6
@@ -44,6 +46,11 @@ def merge_axes(shape: Sequence[int], *strides: Sequence[int]) -> tuple[list[int]
     if len(merged) > MAX_RANK:
         raise UnsupportedError(f"arrays of shape {tuple(shape)} need {len(merged)} axes here; at most {MAX_RANK} are supported")
     return merged, merged_strides
+
+
+def bits_of(value: float, dtype: np.dtype) -> int:
+    """`value` as an element of `dtype`, its four bytes read as an int32: what fills are given."""
+    return int(np.array(value, dtype).view(np.int32))
 
 
 def padded_axes(values: Sequence[int], fill: int) -> list[int]:

@@ -6,21 +6,11 @@ during a run (it depends on parameters and constants alone): then the new weight
 
 from __future__ import annotations
 
-from ..graph import Graph, Node, Value
+from ..graph import FixedNodes, Graph, Node, Value
 from ..ops.conv import Conv, ConvBackwardInput, FusedOp
-from ..ops.leaf import Constant, Input, State
 from ..ops.matmul import MatMul
 from ..ops.movement import Expand, Reshape
 from ..ops.pointwise import Binary
-
-
-def fixed_values(graph: Graph) -> set[Node]:
-    """Nodes that depend only on constants and on states that no run updates."""
-    fixed: set[Node] = set()
-    for node in graph.nodes():
-        if isinstance(node.op, Constant) or (isinstance(node.op, State) and node.outputs[0] not in graph.updates) or (node.inputs and not isinstance(node.op, Input) and all(value.node in fixed for value in node.inputs)):
-            fixed.add(node)
-    return fixed
 
 
 def per_channel(value: Value, output: Value) -> bool:
@@ -31,7 +21,7 @@ def per_channel(value: Value, output: Value) -> bool:
 
 def fold_affine(graph: Graph) -> None:
     """Fold factors, then let bias fusion take the summands."""
-    fixed = fixed_values(graph)
+    fixed = FixedNodes(graph)
     for node in graph.nodes():
         if not isinstance(node.op, Binary) or node.op.kind != "mul" or node.op.activation:
             continue
@@ -48,7 +38,6 @@ def fold_affine(graph: Graph) -> None:
                 and graph.sole_user(y) is node
             ):
                 _fold(graph, producer, node, factor)
-                fixed = fixed_values(graph)
                 break
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...graph import Value
 from ...ops.base import Op
 from ...ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
-from ..strided import broadcast_strides, dense_strides, merge_axes, padded_axes
+from ..strided import bits_of, broadcast_strides, dense_strides, merge_axes, padded_axes
 from . import _kernels
 from .launch import At, CpuAlgorithm, Launch, Node, launch
 
@@ -98,7 +98,7 @@ class StridedCopy(CpuAlgorithm):
             window = op.window(x.shape)
             offset = sum(start * stride for start, stride in zip(window.starts, target, strict=True))
             strides = [stride * step for stride, step in zip(target, window.steps, strict=True)]
-            fill = launch("fill", (y,), size=y.spec.size, value=op.value)
+            fill = launch("fill", (y,), size=y.spec.size, bits=bits_of(op.value, y.dtype))
             return [fill, *copy_launch(x, y, x.shape, source, strides, 0, offset)]
         assert isinstance(op, Concat)
         calls, position = [], 0
