@@ -1,0 +1,117 @@
+"""Every algorithm of every device, forced by name, against the float64 reference: whatever the cost models would choose.
+
+Winograd's transforms add and subtract before they multiply, so its rounding errors are larger than those of a plain sum; what is
+promised for it is an error below 1e-4 of the output's scale.
+"""
+
+import numpy as np
+import pytest
+from helpers.tolerance import assert_within, sum_bound
+
+import pycl_cnn as pc
+from pycl_cnn.backends import backend
+from pycl_cnn.errors import UnsupportedError
+from pycl_cnn.geometry import ConvGeometry
+from pycl_cnn.graph import Graph
+from pycl_cnn.ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from pycl_cnn.ops.matmul import MatMul
+from pycl_cnn.ops.pointwise import Activation
+from pycl_cnn.passes import optimised
+
+#: (batch, size, channels), (out_channels, kernel), keywords
+CONVOLUTIONS = {
+    "3x3": ((2, (9, 11), 5), (7, (3, 3)), {"padding": 1}),
+    "3x3-wide": ((1, (13, 10), 33), (40, (3, 3)), {"padding": ((0, 2), (1, 3))}),
+    "3x3-one-tile": ((1, (4, 3), 16), (17, (3, 3)), {"padding": 1}),
+    "3x3-valid": ((3, (8, 8), 20), (35, (3, 3)), {}),
+    "3x3-padding-4": ((1, (5, 6), 8), (9, (3, 3)), {"padding": 4}),
+    "3x3-stride-2": ((2, (9, 8), 6), (10, (3, 3)), {"stride": 2, "padding": 1}),
+    "5x5-one-channel": ((2, (12, 12), 1), (6, (5, 5)), {"padding": 2}),
+    "7x7-stride-2": ((1, (21, 19), 3), (16, (7, 7)), {"stride": 2, "padding": 3}),
+    "1x1": ((2, (6, 5), 24), (40, (1, 1)), {}),
+    "1x1-stride-2": ((2, (7, 7), 9), (16, (1, 1)), {"stride": 2}),
+    "groups": ((1, (7, 6), 12), (8, (3, 3)), {"padding": 1, "groups": 4}),
+    "depthwise": ((2, (9, 7), 19), (19, (3, 3)), {"padding": 1, "groups": 19}),
+    "depthwise-stride-2": ((1, (10, 9), 32), (32, (3, 3)), {"padding": 1, "stride": 2, "groups": 32}),
+    "dilated": ((1, (11, 12), 4), (5, (3, 2)), {"dilation": (2, 3), "padding": 2}),
+}
+KINDS = {"Conv": Conv, "ConvBackwardInput": ConvBackwardInput, "ConvBackwardWeight": ConvBackwardWeight}
+WINOGRAD = 1e-4
+
+
+def names_of(device, kind):
+    return [algorithm.name for algorithm in backend(device.backend).algorithms.get(kind, [])]
+
+
+def shapes(kind, g):
+    """Shapes of the operands, and how many products make an output element."""
+    if kind is Conv:
+        return (g.input_shape, g.weight_shape), g.reduction
+    if kind is ConvBackwardInput:
+        return (g.output_shape, g.weight_shape), g.out_channels // g.groups * g.kernel[0] * g.kernel[1]
+    return (g.input_shape, g.output_shape), g.batch * g.out[0] * g.out[1]
+
+
+def run(op, operands, device, force):
+    graph = Graph()
+    values = [graph.input(f"x{i}", operand.shape) for i, operand in enumerate(operands)]
+    graph.outputs = [graph.apply(op, *values)]
+    return backend(device.backend).compile(optimised(graph), device, {}, force).run(*operands)
+
+
+def operands_of(rng, *sizes):
+    return [rng.standard_normal(size).astype(np.float32) for size in sizes]
+
+
+@pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(True, True, Activation("relu"))], ids=["plain", "epilogue"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", CONVOLUTIONS)
+def test_every_convolution_algorithm(device, shape, kind, epilogue):
+    (n, size, c), (k, kernel), keywords = CONVOLUTIONS[shape]
+    g = ConvGeometry.forward("conv", (n, *size, c), (k, *kernel, c // keywords.get("groups", 1)), **keywords)
+    op_kind = KINDS[kind]
+    if op_kind is ConvBackwardWeight and epilogue != Epilogue():
+        pytest.skip("weight gradients have no epilogue")
+    sizes, length = shapes(op_kind, g)
+    op = op_kind(g) if op_kind is ConvBackwardWeight else op_kind(g, epilogue)
+    if epilogue.bias:
+        target = g.output_shape if op_kind is Conv else g.input_shape
+        sizes = (*sizes, (target[3],), target)
+    operands = operands_of(np.random.default_rng(len(shape)), *sizes)
+    (expected,) = op.reference(*operands)
+    (magnitude,) = (op_kind(g).reference(*(np.abs(operand) for operand in operands[:2])))
+    tried = 0
+    for name in names_of(device, op_kind):
+        try:
+            y = run(op, operands, device, {kind: name})
+        except UnsupportedError:
+            continue
+        tried += 1
+        if "winograd" in name:
+            assert np.abs(y - expected).max() <= WINOGRAD * np.abs(expected).max(), name
+        else:
+            assert_within(y, expected, sum_bound(length, magnitude + sum(np.abs(extra) for extra in operands[2:])), name)
+    assert tried or device.backend == "reference"
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("m, n, k", [(1, 10, 84), (33, 17, 5), (64, 120, 400), (7, 1, 1)])
+def test_every_matrix_product_algorithm(device, m, n, k, transpose_a, transpose_b):
+    a_shape, b_shape = ((k, m) if transpose_a else (m, k)), ((n, k) if transpose_b else (k, n))
+    operands = operands_of(np.random.default_rng(m), a_shape, b_shape)
+    op = MatMul(transpose_a, transpose_b)
+    (expected,), (magnitude,) = op.reference(*operands), op.reference(*map(np.abs, operands))
+    for name in names_of(device, MatMul):
+        try:
+            y = run(op, operands, device, {"MatMul": name})
+        except UnsupportedError:
+            continue
+        assert_within(y, expected, sum_bound(k, magnitude), name)
+
+
+def test_an_unknown_algorithm_is_named_with_those_there_are():
+    operands = operands_of(np.random.default_rng(0), (1, 4, 4, 2), (3, 3, 3, 2))
+    g = ConvGeometry.forward("conv", (1, 4, 4, 2), (3, 3, 3, 2))
+    with pytest.raises(UnsupportedError, match=r"there is no algorithm 'fft' on cpu; there are .*igemm"):
+        run(Conv(g), operands, pc.device("cpu"), {"Conv": "fft"})
