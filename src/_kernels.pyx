@@ -612,7 +612,7 @@ def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int
     cdef int64_t row = grid_cols * channels * taps, image = row * grid_rows
     # Rows at the ends of a task are read by two tasks: not too many of them, but 4 where that is worth a thread.
     cdef int64_t tasks = min(grid_rows, max(image // LEAST_TASK, min(4, image // LEAST_DEPTHWISE_TASK), 1))
-    return {"row_block": conv_blocks(grid_rows, tasks), "channel_block": channels}
+    return {"row_block": conv_round(conv_blocks(grid_rows, tasks), 2), "channel_block": channels}  # rows go in pairs
 
 
 def winograd_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):

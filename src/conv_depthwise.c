@@ -40,11 +40,14 @@ struct depthwise_variant {
     int64_t taps, stride;
     depthwise_tile *tiles[DEPTHWISE_COLS + 1]; /* by number of columns */
     depthwise_gradient_tile *gradient_tiles[DEPTHWISE_COLS + 1];
+    depthwise_tile *pair_tiles[DEPTHWISE_COLS + 1]; /* of two rows; or none */
 };
 #define TILES_OF(name, t, s) {0, name##_##t##_##s##_1, name##_##t##_##s##_2, name##_##t##_##s##_3, name##_##t##_##s##_4}
-#define VARIANT(t, s) {t, s, TILES_OF(depthwise, t, s), TILES_OF(depthwise_gradient, t, s)}
-static const struct depthwise_variant depthwise_variants[] = {VARIANT(3, 1), VARIANT(3, 2), VARIANT(5, 1),
-                                                              VARIANT(5, 2), VARIANT(1, 1)};
+#define VARIANT(t, s, pairs) {t, s, TILES_OF(depthwise, t, s), TILES_OF(depthwise_gradient, t, s), pairs}
+#define NO_PAIRS {0}
+static const struct depthwise_variant depthwise_variants[] = {
+    VARIANT(3, 1, TILES_OF(depthwise_pair, 3, 1)), VARIANT(3, 2, TILES_OF(depthwise_pair, 3, 2)), VARIANT(5, 1, NO_PAIRS),
+    VARIANT(5, 2, NO_PAIRS), VARIANT(1, 1, NO_PAIRS)};
 
 /* The last variant, single taps, fits everything. */
 static const struct depthwise_variant *depthwise_choose(const struct patch_geometry *g) {
@@ -70,10 +73,11 @@ struct columns {
     const struct depthwise_variant *variant;
     const float *zeros;   /* what columns outside of x read */
     const float **pixels; /* lines of pointers */
-    const float *row;     /* the first tap row inside of x */
-    int64_t first_tap;    /* the number of that tap row */
-    int64_t tap_rows;     /* tap rows inside of x */
-    int64_t lines;        /* of taps, inside of x */
+    const float *row;     /* the first row of x among those that the taps see */
+    int64_t first_tap;    /* the number of its tap row */
+    int64_t rows;         /* rows that are pointed at */
+    int64_t inside, outside; /* the first of them inside of x, and the first after those */
+    int64_t lines;        /* of pointers */
     int64_t next_tile;    /* the column after the full tile that the pointers belong to, if it was inside of x; or -1 */
 };
 
@@ -85,16 +89,36 @@ static struct columns columns_start(const struct patch_geometry *g, int64_t chan
                             .pixels = (const float **)((float *)scratch + floats)};
 }
 
-/* Turns to a grid row; x is the image at the task's first channel. */
+/* Turns to a grid row; x is the image at the task's first channel. Tap rows outside of x are left out. */
 static void columns_turn(struct columns *columns, const float *x, int64_t grid_row) {
     const struct patch_geometry *g = columns->geometry;
     const int64_t start = grid_row * g->row_step + g->tap_row_start;
     int64_t last;
     steps_inside(start, g->tap_row_step, g->tap_rows, g->rows, &columns->first_tap, &last);
     columns->row = x + (start + columns->first_tap * g->tap_row_step) * g->row_stride;
-    columns->tap_rows = last - columns->first_tap;
-    columns->lines = columns->tap_rows * (columns->variant->taps == 1 ? g->tap_cols : 1);
+    columns->rows = last - columns->first_tap;
+    columns->inside = 0;
+    columns->outside = columns->rows;
+    columns->lines = columns->rows * (columns->variant->taps == 1 ? g->tap_cols : 1);
     columns->next_tile = -1;
+}
+
+/* Turns to two grid rows that see neighbouring rows of x; those outside of x stay, as zeros. */
+static void columns_turn_pair(struct columns *columns, const float *x, int64_t grid_row) {
+    const struct patch_geometry *g = columns->geometry;
+    const int64_t start = grid_row * g->row_step + g->tap_row_start;
+    columns->first_tap = 0;
+    columns->rows = columns->lines = g->tap_rows + g->row_step;
+    steps_inside(start, 1, columns->rows, g->rows, &columns->inside, &columns->outside);
+    columns->row = x + (start + columns->inside) * g->row_stride;
+    columns->next_tile = -1;
+}
+
+/* Whether two grid rows at once have a tile. */
+static int columns_pair(const struct columns *columns) {
+    const struct patch_geometry *g = columns->geometry;
+    return columns->variant->pair_tiles[1] && g->tap_rows == columns->variant->taps && g->tap_row_step == 1 &&
+           g->row_step == columns->variant->stride;
 }
 
 /* Points at the pixels that output columns b .. b+cols-1 see, line by line. A full tile inside of x that follows one of
@@ -108,18 +132,19 @@ static void columns_point(struct columns *columns, int64_t b, int64_t cols) {
     const int64_t start = b * g->col_step + g->tap_col_start, reach = (g->tap_cols - 1) * g->tap_col_step;
     const int inside = start + min_i64(0, reach) >= 0 && start + (cols - 1) * g->col_step + max_i64(0, reach) < g->cols;
     if (inside && columns->next_tile == b && cols == DEPTHWISE_COLS) {
-        const int64_t count = columns->lines * inputs, distance = cols * g->col_step * g->col_stride;
-        for (int64_t i = 0; i < count; i++) columns->pixels[i] += distance;
+        const int64_t row_inputs = lines_per_row * inputs, distance = cols * g->col_step * g->col_stride;
+        for (int64_t i = columns->inside * row_inputs; i < columns->outside * row_inputs; i++) columns->pixels[i] += distance;
     } else {
         const float **pixel = columns->pixels;
-        for (int64_t r = 0; r < columns->tap_rows; r++)
+        for (int64_t r = 0; r < columns->rows; r++) {
+            const float *row = columns->row + (r - columns->inside) * g->tap_row_step * g->row_stride;
+            const int row_inside = r >= columns->inside && r < columns->outside;
             for (int64_t s = 0; s < lines_per_row; s++) {
                 int64_t col = start + s * g->tap_col_step;
                 for (int64_t j = 0; j < inputs; j++, col += step)
-                    *pixel++ = col >= 0 && col < g->cols
-                                   ? columns->row + r * g->tap_row_step * g->row_stride + col * g->col_stride
-                                   : columns->zeros;
+                    *pixel++ = row_inside && col >= 0 && col < g->cols ? row + col * g->col_stride : columns->zeros;
             }
+        }
     }
     columns->next_tile = inside && cols == DEPTHWISE_COLS ? b + cols : -1;
 }
@@ -140,17 +165,23 @@ void KERNEL(depthwise)(const void *params, void *const *buffers, int64_t task, v
     float *y = buffers[4];
 
     struct columns columns = columns_start(params, p->channel_block, scratch);
-    for (int64_t row = row_begin; row < row_end; row++) {
-        columns_turn(&columns, x, row);
+    const int pairs = columns_pair(&columns);
+    for (int64_t row = row_begin; row < row_end;) {
+        const int pair = pairs && row + 1 < row_end;
+        depthwise_tile *const *tiles = pair ? columns.variant->pair_tiles : columns.variant->tiles;
+        if (pair)
+            columns_turn_pair(&columns, x, row);
+        else
+            columns_turn(&columns, x, row);
         for (int64_t col = 0; col < p->grid_cols; col += DEPTHWISE_COLS) {
             const int64_t cols = min_i64(DEPTHWISE_COLS, p->grid_cols - col);
             const int64_t offset = channel + p->out_offset + image * p->out_image_stride + row * p->out_row_stride +
                                    col * p->out_col_stride;
             columns_point(&columns, col, cols);
-            columns.variant->tiles[cols](p, count, columns.pixels, columns.lines,
-                                         weights + columns.first_tap * p->tap_cols * p->channels, bias,
-                                         residual ? residual + offset : NULL, y + offset);
+            tiles[cols](p, count, columns.pixels, columns.lines, weights + columns.first_tap * p->tap_cols * p->channels,
+                        bias, residual ? residual + offset : NULL, y + offset);
         }
+        row += 1 + pair;
     }
 }
 

@@ -60,6 +60,53 @@ static void NAME(depthwise, TAPS, STRIDE, COLS)(const struct depthwise_params *p
         (e, count - c, c, channels, columns, lines, weights, bias, residual, y, stride);
 }
 
+/* Two rows of outputs, of a kernel with TAPS rows, at once: TAPS + STRIDE lines of pixels; where a row is outside of x,
+ * its line points to zeros. An x in the middle serves both rows, and every w is loaded once for both. */
+#define USE_ROW(row, t)                                                                                                \
+    if (i >= row * STRIDE && i - row * STRIDE < TAPS && j >= t * STRIDE && j - t * STRIDE < TAPS)                      \
+        sum##row##_##t += x * LOAD(w + ((i - row * STRIDE) * TAPS + j - t * STRIDE) * channels);
+#define START_PAIR(t) vf sum0_##t = bias ? LOAD(bias + c) : (vf){0}, sum1_##t = sum0_##t;
+#define USE_PAIR(t) USE_ROW(0, t) USE_ROW(1, t)
+#define ADD_RESIDUAL_PAIR(t)                                                                                           \
+    sum0_##t += LOAD(residual + t * col_stride + c);                                                                   \
+    sum1_##t += LOAD(residual + row_stride + t * col_stride + c);
+#define STORE_PAIR(t)                                                                                                  \
+    vf_store_lanes(y + t * col_stride + c, finish(e, sum0_##t), lanes);                                                \
+    vf_store_lanes(y + row_stride + t * col_stride + c, finish(e, sum1_##t), lanes);
+
+#if TAPS == 3
+ALWAYS_INLINE void NAME(depthwise_pair_lanes, TAPS, STRIDE, COLS)(
+    struct epilogue e, int64_t lanes, int64_t c, int64_t channels, const float *const *columns, const float *weights,
+    const float *bias, const float *residual, float *y, int64_t row_stride, int64_t col_stride) {
+    const float *w = weights + c;
+    EACH_COL(START_PAIR)
+    UNROLL(8)
+    for (int64_t i = 0; i < TAPS + STRIDE; i++) {
+        UNROLL(16)
+        for (int64_t j = 0; j < INPUTS; j++) {
+            const vf x = LOAD(columns[i * INPUTS + j] + c);
+            EACH_COL(USE_PAIR)
+        }
+    }
+    if (residual) { EACH_COL(ADD_RESIDUAL_PAIR) }
+    EACH_COL(STORE_PAIR)
+}
+
+static void NAME(depthwise_pair, TAPS, STRIDE, COLS)(const struct depthwise_params *p, int64_t count,
+                                                     const float *const *columns, int64_t lines, const float *weights,
+                                                     const float *bias, const float *residual, float *y) {
+    (void)lines;
+    const struct epilogue e = epilogue(p->activation, p->alpha, p->beta);
+    const int64_t channels = p->channels, row = p->out_row_stride, col = p->out_col_stride;
+    int64_t c = 0;
+    for (; c + VL <= count; c += VL)
+        NAME(depthwise_pair_lanes, TAPS, STRIDE, COLS)(e, VL, c, channels, columns, weights, bias, residual, y, row, col);
+    if (c < count)
+        NAME(depthwise_pair_lanes, TAPS, STRIDE, COLS)
+        (e, count - c, c, channels, columns, weights, bias, residual, y, row, col);
+}
+#endif
+
 #define LOAD_DY(t) const vf dy##t = LOAD(dy + t * col_stride + c);
 #define START_TAP(s) vf tap##s = s < TAPS ? LOAD(part + s * channels) : (vf){0};
 #define GIVE_TAP(t, s)                                                                                                 \
@@ -109,6 +156,11 @@ static void NAME(depthwise_gradient, TAPS, STRIDE, COLS)(int64_t count, int64_t 
 #undef ADD_RESIDUAL
 #undef FINISH
 #undef LOAD
+#undef USE_ROW
+#undef START_PAIR
+#undef USE_PAIR
+#undef ADD_RESIDUAL_PAIR
+#undef STORE_PAIR
 #undef LOAD_DY
 #undef START_TAP
 #undef GIVE_TAP

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ...geometry import ConvGeometry, Phase
+from ...geometry import ConvGeometry, Phase, PhaseAxis
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from . import _kernels
@@ -107,13 +107,28 @@ def make_panels(layouts: list[dict[str, int]]) -> tuple[Panels, ...]:
     return tuple(result)
 
 
+def _ascending(axis: PhaseAxis) -> PhaseAxis:
+    """The same taps in ascending positions: neighbouring taps are then neighbours in memory."""
+    last = axis.taps - 1
+    if axis.tap_step >= 0 or last < 0:
+        return axis
+    return replace(
+        axis,
+        start=axis.start + last * axis.tap_step,
+        tap_step=-axis.tap_step,
+        index=axis.index + last * axis.index_step,
+        index_step=-axis.index_step,
+    )
+
+
 def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
     """Geometry, phases, shape read and shape written of a convolution or its input gradient."""
     assert isinstance(op, Conv | ConvBackwardInput)
     g = op.geometry
     if isinstance(op, Conv):
         return g, g.forward_phases, g.input_shape, g.output_shape
-    return g, g.backward_input_phases, g.output_shape, g.input_shape
+    phases = tuple(Phase(_ascending(p.rows), _ascending(p.cols)) for p in g.backward_input_phases)
+    return g, phases, g.output_shape, g.input_shape
 
 
 class ImplicitGemm(CpuAlgorithm):
