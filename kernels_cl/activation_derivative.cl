@@ -3,9 +3,9 @@
 
 // exp(-x*x/2), with the square split so that its rounding is not amplified by the exponential.
 inline real gauss(const real x) {
-    const real high = real_of(bits_of(x) & (whole)(0xFFFFF000));
+    const real high = upper_half(x);
     const real value = exp(-0.5f * high * high) * exp(-0.5f * (x - high) * (x + high));
-    return fabs(x) > (real)(15.0f) ? (real)(0.0f) : value;
+    return absolute(x) > (real)(15.0f) ? (real)(0.0f) : value;
 }
 
 inline real derivative(const real x, const float alpha, const float beta) {
@@ -19,10 +19,10 @@ inline real derivative(const real x, const float alpha, const float beta) {
 #elif ACTIVATION == 3
     return x > (real)(alpha) ? x < (real)(beta) ? one : zero : zero;
 #elif ACTIVATION == 4
-    const real e = exp(-fabs(x));
+    const real e = exp(-absolute(x));
     return e / ((one + e) * (one + e));
 #elif ACTIVATION == 5
-    const real e = exp(-2.0f * fabs(x));
+    const real e = exp(-2.0f * absolute(x));
     return 4.0f * e / ((one + e) * (one + e));
 #elif ACTIVATION == 6
     const real bounded = x < (real)(-15.0f) ? (real)(-15.0f) : x > (real)(15.0f) ? (real)(15.0f) : x;
@@ -62,7 +62,7 @@ inline real derivative(const real x, const float alpha, const float beta) {
 #elif ACTIVATION == 29
     return (real)(alpha);
 #elif ACTIVATION == 30
-    return x == zero ? zero : alpha * pow(fabs(x), (real)(alpha - 1.0f));
+    return x == zero ? zero : alpha * pow(absolute(x), (real)(alpha - 1.0f));
 #elif ACTIVATION == 31
     return 2.0f * x;
 #elif ACTIVATION == 32

@@ -9,7 +9,7 @@
 //          allowed: the indices decide).
 // INDICES  0 where nobody asks for the indices (then they are bound to any buffer), 1 otherwise.
 //
-// Work-item (vector of VEC channels, block of pixels_per_item pixels of a row, n*row): the grid is y's forward, dx's backward.
+// Work-item (block of channels_per_item channels (a multiple of VEC), block of pixels_per_item pixels of a row, n*row): the grid is y's forward, dx's backward.
 //
 //        x  . . . . .      window of (a, b): rows windows[a] ..            y  a,b
 //           . 3 1 . .  ->  below windows[y_rows + a], columns alike           3    index of that 3
@@ -46,37 +46,38 @@ __kernel void max_pool(
     __global const int *windows,
     const int x_rows, const int x_columns, const int channels,
     const int y_rows, const int y_columns,
-    const int row_dilation, const int column_dilation, const int pixels_per_item)
+    const int row_dilation, const int column_dilation, const int channels_per_item, const int pixels_per_item)
 {
-    const int channel = get_global_id(0) * VEC;
-    const int lanes = min(channels - channel, VEC);
-    const int a = get_global_id(2) % y_rows;
-    __global const float *image = x + x_offset + (int)get_global_id(2) / y_rows * x_rows * x_columns * channels + channel;
-    const int place = (int)get_global_id(2) * y_columns * channels + channel;
+    const int first_channel = get_global_id(0) * channels_per_item;
+    const int last_channel = min(first_channel + channels_per_item, channels);
+    const int a = (int)get_global_id(2) % y_rows;
+    __global const float *image = x + x_offset + (int)get_global_id(2) / y_rows * x_rows * x_columns * channels;
+    const int place = (int)get_global_id(2) * y_columns * channels;
     const int first_row = windows[a], end_row = windows[y_rows + a];
     const int first = get_global_id(1) * pixels_per_item;
     const int last = min(first + pixels_per_item, y_columns);
     for (int b = first; b < last; ++b) {
         const int first_column = windows[2 * y_rows + b], end_column = windows[2 * y_rows + y_columns + b];
-        real best = (real)(-INFINITY);
-        whole where = (whole)(first_row * x_columns + first_column);      // of a window of -infinity
-        for (int row = first_row; row < end_row; row += row_dilation) {
-            for (int column = first_column; column < end_column; column += column_dilation) {
-                const int index = row * x_columns + column;
-                const real value = load_some(image + index * channels, lanes);
+        for (int channel = first_channel; channel < last_channel; channel += VEC) {
+            const int lanes = min(last_channel - channel, VEC);
+            real best = (real)(-INFINITY);
+            whole where = (whole)(first_row * x_columns + first_column);      // of a window of -infinity
+            for (int row = first_row; row < end_row; row += row_dilation) {
+                for (int column = first_column; column < end_column; column += column_dilation) {
+                    const int index = row * x_columns + column;
+                    const real value = load_some(image + index * channels + channel, lanes);
+                    const whole better = (value > best) | (value != value);
+                    best = better ? value : best;
 #if INDICES
-                const whole better = (value > best) | (value != value);
-                best = better ? value : best;
-                where = better ? (whole)(index) : where;
-#else
-                best = (value > best) | (value != value) ? value : best;
+                    where = better ? (whole)(index) : where;
 #endif
+                }
             }
-        }
-        store_some(best, y + y_offset + place + b * channels, lanes);
+            store_some(best, y + y_offset + place + b * channels + channel, lanes);
 #if INDICES
-        store_some_whole(where, indices + indices_offset + place + b * channels, lanes);
+            store_some_whole(where, indices + indices_offset + place + b * channels + channel, lanes);
 #endif
+        }
     }
 }
 
@@ -86,26 +87,29 @@ __kernel void max_pool_backward(
     __global float *dx, const int dx_offset,
     __global const int *covers,
     const int x_rows, const int x_columns, const int channels,
-    const int y_rows, const int y_columns, const int pixels_per_item)
+    const int y_rows, const int y_columns, const int channels_per_item, const int pixels_per_item)
 {
-    const int channel = get_global_id(0) * VEC;
-    const int lanes = min(channels - channel, VEC);
-    const int row = get_global_id(2) % x_rows;
-    const int image = (int)get_global_id(2) / x_rows * y_rows * y_columns * channels + channel;
+    const int first_channel = get_global_id(0) * channels_per_item;
+    const int last_channel = min(first_channel + channels_per_item, channels);
+    const int row = (int)get_global_id(2) % x_rows;
+    const int image = (int)get_global_id(2) / x_rows * y_rows * y_columns * channels;
     const int first_a = covers[row], end_a = covers[x_rows + row];
     const int first = get_global_id(1) * pixels_per_item;
     const int last = min(first + pixels_per_item, x_columns);
     for (int column = first; column < last; ++column) {
         const whole here = (whole)(row * x_columns + column);
         const int first_b = covers[2 * x_rows + column], end_b = covers[2 * x_rows + x_columns + column];
-        real sum = (real)(0.0f);
-        for (int a = first_a; a < end_a; ++a) {
-            for (int b = first_b; b < end_b; ++b) {
-                const int place = image + (a * y_columns + b) * channels;
-                const real slope = load_some(dy + dy_offset + place, lanes);
-                sum += load_some_whole(indices + indices_offset + place, lanes) == here ? slope : (real)(0.0f);
+        for (int channel = first_channel; channel < last_channel; channel += VEC) {
+            const int lanes = min(last_channel - channel, VEC);
+            real sum = (real)(0.0f);
+            for (int a = first_a; a < end_a; ++a) {
+                for (int b = first_b; b < end_b; ++b) {
+                    const int place = image + (a * y_columns + b) * channels + channel;
+                    const real slope = load_some(dy + dy_offset + place, lanes);
+                    sum += load_some_whole(indices + indices_offset + place, lanes) == here ? slope : (real)(0.0f);
+                }
             }
+            store_some(sum, dx + dx_offset + ((int)get_global_id(2) * x_columns + column) * channels + channel, lanes);
         }
-        store_some(sum, dx + dx_offset + ((int)get_global_id(2) * x_columns + column) * channels + channel, lanes);
     }
 }

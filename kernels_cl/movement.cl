@@ -2,9 +2,13 @@
 //
 // Arrays are seen through int32 bits, so that labels and indices move as they are and a NaN keeps its payload.
 //
-// TILE  edge of the square tile of transpose; 8..32.  On a GPU (LOCAL_MEMORY 1) a work-group of TILE x TILE/4 items moves one tile through local
+// TILE  edge of the square tile of transpose; 8, 16 or 32.  On a GPU (LOCAL_MEMORY 1) a work-group of TILE x TILE/4 items moves one tile through local
 //       memory, so that both sides are coalesced; on a CPU one work-item moves one tile that fits the first-level cache.
-typedef struct __attribute__((packed, aligned(4))) { int8 lanes; } eight;       // as in vectors.cl
+// As in vectors.cl, for bits.
+typedef struct __attribute__((packed, aligned(4))) { int8 lanes; } eight;
+typedef struct __attribute__((packed, aligned(4))) { int4 lanes; } quad;
+#define load_quad(p) (((__global const quad *)(p))->lanes)
+#define store_quad(v, p) (((__global quad *)(p))->lanes = (v))
 
 #ifndef TILE
 #define TILE 16
@@ -75,6 +79,19 @@ __kernel void transpose(
             y[(first_column + down) * rows + first_row + across] = tile[across][down];
 #else
     const int last_row = min(first_row + TILE, rows), last_column = min(first_column + TILE, columns);
+    if (last_row - first_row == TILE && last_column - first_column == TILE) {
+        for (int row = first_row; row < last_row; row += 4)
+            for (int column = first_column; column < last_column; column += 4) {
+                __global const int *from = x + row * columns + column;
+                __global int *to = y + column * rows + row;
+                const int4 a = load_quad(from), b = load_quad(from + columns), c = load_quad(from + 2 * columns), d = load_quad(from + 3 * columns);
+                store_quad((int4)(a.s0, b.s0, c.s0, d.s0), to);
+                store_quad((int4)(a.s1, b.s1, c.s1, d.s1), to + rows);
+                store_quad((int4)(a.s2, b.s2, c.s2, d.s2), to + 2 * rows);
+                store_quad((int4)(a.s3, b.s3, c.s3, d.s3), to + 3 * rows);
+            }
+        return;
+    }
     for (int column = first_column; column < last_column; ++column)
         for (int row = first_row; row < last_row; ++row)
             y[column * rows + row] = x[row * columns + column];

@@ -29,13 +29,11 @@
 #if VEC == 1
 typedef float real;
 typedef int whole;
-#define to_real(v) convert_float(v)
 #define bits_of(v) as_int(v)
 #define real_of(v) as_float(v)
 #else
 typedef JOIN(float, VEC) real;
 typedef JOIN(int, VEC) whole;
-#define to_real(v) JOIN(convert_float, VEC)(v)
 #define bits_of(v) JOIN(as_int, VEC)(v)
 #define real_of(v) JOIN(as_float, VEC)(v)
 #endif

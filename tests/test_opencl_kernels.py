@@ -402,11 +402,11 @@ def test_max_pool(context, random, kernel, step, pad, dilation):
                     best, where = value, row * w + column
         y_reference[image, a, b, channel], index_reference[image, a, b, channel] = best, where
     arguments = dict(
-        x_rows=h, x_columns=w, channels=c, y_rows=rows, y_columns=columns, pixels_per_item=2,
+        x_rows=h, x_columns=w, channels=c, y_rows=rows, y_columns=columns, pixels_per_item=2, channels_per_item=2 * context.define("max_pool", "VEC"),
     )
     axes = [PoolAxis(size, out, k, s, p, d) for size, out, k, s, p, d in zip((h, w), (rows, columns), kernel, step, pad, dilation)]
     geometry = PoolGeometry(n, c, *axes)
-    vectors = blocks_of(context, "max_pool", c, 1)
+    vectors = blocks_of(context, "max_pool", c, 2)
     result = execute(
         context, "max_pool", "max_pool", (vectors, ceil_div(columns, 2), n * rows), (1, 1, 1), dict(x=x),
         dict(y=y_reference.shape, indices=(y_reference.shape, numpy.int32)), windows=context.constant(window_table(geometry)),
@@ -438,9 +438,9 @@ def test_resample(context, random):
         matrices.append(matrix.astype(float))
     names = [f"{axis}_{kind}" for axis in ("row", "column") for kind in ("starts", "index", "weight")]
     y = execute(
-        context, "resample", "resample", (blocks_of(context, "resample", c, 1), 2, n * out[0]), (1, 1, 1), dict(x=x), dict(y=(n, *out, c)),
+        context, "resample", "resample", (blocks_of(context, "resample", c, 2), 2, n * out[0]), (1, 1, 1), dict(x=x), dict(y=(n, *out, c)),
         **{name: context.constant(table) for name, table in zip(names, tables)},
-        x_rows=sizes[0], x_columns=sizes[1], channels=c, y_rows=out[0], y_columns=out[1], columns_per_item=3,
+        x_rows=sizes[0], x_columns=sizes[1], channels=c, y_rows=out[0], y_columns=out[1], columns_per_item=3, channels_per_item=2 * context.define("resample", "VEC"),
     )["y"]
     close(y, numpy.einsum("ah,bw,nhwc->nabc", *matrices, x.astype(float)), 30, scale=4)
 

@@ -8,7 +8,7 @@ from ...ops.base import Op
 from ...ops.max_pool import MaxPool, MaxPoolBackward
 from ..windows import cover_table, window_table
 from .call import Call, Context, Node, OpenClAlgorithm, Table
-from .sizes import blocks, grid, pixels_per_item, vector
+from .sizes import blocks, channels_per_item, grid, pixels_per_item
 
 
 class WindowTables(OpenClAlgorithm):
@@ -24,9 +24,9 @@ class WindowTables(OpenClAlgorithm):
             "y_rows": g.rows.out,
             "y_columns": g.cols.out,
         }
-        channel_items = blocks(g.channels, vector(context, "max_pool"))
         if isinstance(node.op, MaxPool):
             pixels = pixels_per_item(context, g.cols.out)
+            channels = channels_per_item(context, "max_pool", g.channels, g.batch * g.rows.out)
             arguments |= {
                 "x": node.inputs[0],
                 "y": node.outputs[0],
@@ -34,19 +34,22 @@ class WindowTables(OpenClAlgorithm):
                 "windows": Table(window_table(g)),
                 "row_dilation": g.rows.dilation,
                 "column_dilation": g.cols.dilation,
+                "channels_per_item": channels,
                 "pixels_per_item": pixels,
             }
-            size = grid(context, channel_items, blocks(g.cols.out, pixels), g.batch * g.rows.out)
+            size = grid(context, blocks(g.channels, channels), blocks(g.cols.out, pixels), g.batch * g.rows.out)
             return [Call("max_pool", "max_pool", *size, arguments, {"INDICES": int(node.op.indices)})]
         pixels = pixels_per_item(context, g.cols.size)
+        channels = channels_per_item(context, "max_pool", g.channels, g.batch * g.rows.size)
         arguments |= {
             "dy": node.inputs[0],
             "indices": node.inputs[1],
             "dx": node.outputs[0],
             "covers": Table(cover_table(g)),
+            "channels_per_item": channels,
             "pixels_per_item": pixels,
         }
-        size = grid(context, channel_items, blocks(g.cols.size, pixels), g.batch * g.rows.size)
+        size = grid(context, blocks(g.channels, channels), blocks(g.cols.size, pixels), g.batch * g.rows.size)
         return [Call("max_pool", "max_pool_backward", *size, arguments)]
 
 

@@ -8,7 +8,7 @@ from ...geometry import AxisRule
 from ...ops.base import Op
 from ...ops.resample import Resample
 from .call import Call, Context, Node, OpenClAlgorithm, Table
-from .sizes import blocks, grid, pixels_per_item, vector
+from .sizes import blocks, channels_per_item, grid, pixels_per_item
 
 
 def _tables(rule: AxisRule, axis: str) -> dict[str, Table]:
@@ -28,6 +28,7 @@ class SparseAxes(OpenClAlgorithm):
         n, oh, ow, c = node.outputs[0].shape
         _, h, w, _ = node.inputs[0].shape
         columns = pixels_per_item(context, ow)
+        channels = channels_per_item(context, "resample", c, n * oh)
         arguments = {
             "x": node.inputs[0],
             "y": node.outputs[0],
@@ -38,9 +39,10 @@ class SparseAxes(OpenClAlgorithm):
             "channels": c,
             "y_rows": oh,
             "y_columns": ow,
+            "channels_per_item": channels,
             "columns_per_item": columns,
         }
-        size = grid(context, blocks(c, vector(context, "resample")), blocks(ow, columns), n * oh)
+        size = grid(context, blocks(c, channels), blocks(ow, columns), n * oh)
         return [Call("resample", "resample", *size, arguments)]
 
 

@@ -45,6 +45,12 @@ def rows_per_group(context: Context, stem: str, rows: int, length: int) -> tuple
     return per_group, (blocks(rows, per_group) * group,), (group,)
 
 
+def channels_per_item(context: Context, stem: str, channels: int, rows: int) -> int:
+    """Channels of a pixel that a work-item of `stem` handles, a multiple of its vectors: all on a CPU, where there are many rows of pixels."""
+    width = vector(context, stem)
+    return width if context.device.is_gpu or rows < 32 else width * max(1, blocks(channels, width))
+
+
 def pixels_per_item(context: Context, pixels: int) -> int:
     """Neighbouring pixels of a row that a work-item handles."""
     return 1 if context.device.is_gpu else clamp(pixels, 1, 64)
