@@ -16,6 +16,9 @@ typedef void depthwise_tile(const struct depthwise_params *p, int64_t count, con
 typedef void depthwise_gradient_tile(int64_t count, int64_t channels, const float *const *columns, int64_t lines,
                                      const float *dy, int64_t col_stride, float *parts);
 
+typedef void depthwise_gradient_pair_tile(int64_t count, int64_t channels, const float *const *columns, const float *dy,
+                                          int64_t row_stride, int64_t col_stride, float *parts);
+
 #define TAPS 1
 #define STRIDE 1
 #include "depthwise_tiles.h"
@@ -41,13 +44,14 @@ struct depthwise_variant {
     depthwise_tile *tiles[DEPTHWISE_COLS + 1]; /* by number of columns */
     depthwise_gradient_tile *gradient_tiles[DEPTHWISE_COLS + 1];
     depthwise_tile *pair_tiles[DEPTHWISE_COLS + 1]; /* of two rows; or none */
+    depthwise_gradient_pair_tile *gradient_pair_tiles[DEPTHWISE_COLS + 1];
 };
 #define TILES_OF(name, t, s) {0, name##_##t##_##s##_1, name##_##t##_##s##_2, name##_##t##_##s##_3, name##_##t##_##s##_4}
-#define VARIANT(t, s, pairs) {t, s, TILES_OF(depthwise, t, s), TILES_OF(depthwise_gradient, t, s), pairs}
-#define NO_PAIRS {0}
+#define SINGLE(t, s) TILES_OF(depthwise, t, s), TILES_OF(depthwise_gradient, t, s)
+#define VARIANT(t, s) {t, s, SINGLE(t, s), {0}, {0}}
+#define VARIANT_3(s) {3, s, SINGLE(3, s), TILES_OF(depthwise_pair, 3, s), TILES_OF(depthwise_gradient_pair, 3, s)}
 static const struct depthwise_variant depthwise_variants[] = {
-    VARIANT(3, 1, TILES_OF(depthwise_pair, 3, 1)), VARIANT(3, 2, TILES_OF(depthwise_pair, 3, 2)), VARIANT(5, 1, NO_PAIRS),
-    VARIANT(5, 2, NO_PAIRS), VARIANT(1, 1, NO_PAIRS)};
+    VARIANT_3(1), VARIANT_3(2), VARIANT(5, 1), VARIANT(5, 2), VARIANT(1, 1)};
 
 /* The last variant, single taps, fits everything. */
 static const struct depthwise_variant *depthwise_choose(const struct patch_geometry *g) {
@@ -196,16 +200,27 @@ void KERNEL(depthwise_weight_gradient)(const void *params, void *const *buffers,
     for (int64_t t = 0; t < taps; t++) memset(parts + t * p->channels, 0, (size_t)count * sizeof(float));
 
     struct columns columns = columns_start(params, p->channel_block, scratch);
-    for (int64_t line = lines * part / p->parts; line < lines * (part + 1) / p->parts; line++) {
+    const int pairs = columns_pair(&columns);
+    const int64_t line_end = lines * (part + 1) / p->parts;
+    for (int64_t line = lines * part / p->parts; line < line_end;) {
         const int64_t image = line / p->grid_rows, row = line % p->grid_rows;
+        const int pair = pairs && line + 1 < line_end && row + 1 < p->grid_rows;
         const float *dy_row = dy + image * p->out_image_stride + row * p->out_row_stride;
-        columns_turn(&columns, x + image * p->image_stride, row);
+        if (pair)
+            columns_turn_pair(&columns, x + image * p->image_stride, row);
+        else
+            columns_turn(&columns, x + image * p->image_stride, row);
         for (int64_t col = 0; col < p->grid_cols; col += DEPTHWISE_COLS) {
             const int64_t cols = min_i64(DEPTHWISE_COLS, p->grid_cols - col);
+            const float *dy_tile = dy_row + col * p->out_col_stride;
             columns_point(&columns, col, cols);
-            columns.variant->gradient_tiles[cols](count, p->channels, columns.pixels, columns.lines,
-                                                  dy_row + col * p->out_col_stride, p->out_col_stride,
-                                                  parts + columns.first_tap * p->tap_cols * p->channels);
+            if (pair)
+                columns.variant->gradient_pair_tiles[cols](count, p->channels, columns.pixels, dy_tile, p->out_row_stride,
+                                                           p->out_col_stride, parts);
+            else
+                columns.variant->gradient_tiles[cols](count, p->channels, columns.pixels, columns.lines, dy_tile,
+                                                      p->out_col_stride, parts + columns.first_tap * p->tap_cols * p->channels);
         }
+        line += 1 + pair;
     }
 }

@@ -145,6 +145,59 @@ static void NAME(depthwise_gradient, TAPS, STRIDE, COLS)(int64_t count, int64_t 
         NAME(depthwise_gradient_lanes, TAPS, STRIDE, COLS)(count - c, c, channels, columns, lines, dy, col_stride, parts);
 }
 
+/* Two rows of dy at once, as depthwise_pair: all nine taps stay in registers meanwhile. */
+#define LOAD_DY_PAIR(t) const vf dy0_##t = LOAD(dy + t * col_stride + c), dy1_##t = LOAD(dy + row_stride + t * col_stride + c);
+#define GIVE_ROW(row, t, r, s)                                                                                         \
+    if (i - row * STRIDE == r && j - t * STRIDE == s) tap##r##_##s += x * dy##row##_##t;
+#define GIVE_ROW_LINE(row, t, r) GIVE_ROW(row, t, r, 0) GIVE_ROW(row, t, r, 1) GIVE_ROW(row, t, r, 2)
+#define GIVE_ROW_TAPS(row, t) GIVE_ROW_LINE(row, t, 0) GIVE_ROW_LINE(row, t, 1) GIVE_ROW_LINE(row, t, 2)
+#define GIVE_PAIR(t) GIVE_ROW_TAPS(0, t) GIVE_ROW_TAPS(1, t)
+#define START_TAPS(r)                                                                                                  \
+    vf tap##r##_0 = LOAD(part + 3 * r * channels), tap##r##_1 = LOAD(part + (3 * r + 1) * channels),                   \
+       tap##r##_2 = LOAD(part + (3 * r + 2) * channels);
+#define STORE_TAPS(r)                                                                                                  \
+    vf_store_lanes(part + 3 * r * channels, tap##r##_0, lanes);                                                        \
+    vf_store_lanes(part + (3 * r + 1) * channels, tap##r##_1, lanes);                                                  \
+    vf_store_lanes(part + (3 * r + 2) * channels, tap##r##_2, lanes);
+
+#if TAPS == 3
+ALWAYS_INLINE void NAME(depthwise_gradient_pair_lanes, TAPS, STRIDE, COLS)(
+    int64_t lanes, int64_t c, int64_t channels, const float *const *columns, const float *dy, int64_t row_stride,
+    int64_t col_stride, float *parts) {
+    float *part = parts + c;
+    (void)col_stride;
+    EACH_COL(LOAD_DY_PAIR)
+    START_TAPS(0) START_TAPS(1) START_TAPS(2)
+    UNROLL(8)
+    for (int64_t i = 0; i < TAPS + STRIDE; i++) {
+        UNROLL(16)
+        for (int64_t j = 0; j < INPUTS; j++) {
+            const vf x = LOAD(columns[i * INPUTS + j] + c);
+            EACH_COL(GIVE_PAIR)
+        }
+    }
+    STORE_TAPS(0) STORE_TAPS(1) STORE_TAPS(2)
+}
+
+static void NAME(depthwise_gradient_pair, TAPS, STRIDE, COLS)(int64_t count, int64_t channels,
+                                                              const float *const *columns, const float *dy,
+                                                              int64_t row_stride, int64_t col_stride, float *parts) {
+    int64_t c = 0;
+    for (; c + VL <= count; c += VL)
+        NAME(depthwise_gradient_pair_lanes, TAPS, STRIDE, COLS)(VL, c, channels, columns, dy, row_stride, col_stride, parts);
+    if (c < count)
+        NAME(depthwise_gradient_pair_lanes, TAPS, STRIDE, COLS)
+        (count - c, c, channels, columns, dy, row_stride, col_stride, parts);
+}
+#endif
+
+#undef LOAD_DY_PAIR
+#undef GIVE_ROW
+#undef GIVE_ROW_LINE
+#undef GIVE_ROW_TAPS
+#undef GIVE_PAIR
+#undef START_TAPS
+#undef STORE_TAPS
 #undef INPUTS
 #undef PASTE
 #undef NAME
