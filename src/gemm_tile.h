@@ -83,6 +83,7 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 }
 #endif
 
+#define FETCH(r) __builtin_prefetch(&A(r));
 #define LOAD_BIAS(r, v) const TV bias##v = end->bias ? TV_(load_until)(end->bias, v * TL, end->lanes) : (TV){0};
 #define ADD_BIAS(r, v) s##r##_##v += bias##v;
 #define ADD_BIAS_ROW(r) EACH_VECTOR(ADD_BIAS, r)
@@ -113,6 +114,10 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
         for (; reds >= CHUNK; reds -= CHUNK) {
             UNROLL(4)
             for (int64_t k = 0; k < CHUNK; k++) STEP
+            { /* What the next tile reads in place may still be in memory, and 14 lines are too many for the processor to foresee. */
+                const int64_t k = ROWS * stride;
+                EACH_ROW(FETCH)
+            }
             row0 += chunk_stride, row3 += chunk_stride, row6 += chunk_stride, row9 += chunk_stride, row12 += chunk_stride;
         }
         for (int64_t k = 0; k < reds; k++) STEP
@@ -152,6 +157,7 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef STORE
 #undef STORE_ROW
 #undef FINISH
+#undef FETCH
 #undef LOAD_BIAS
 #undef ADD_BIAS
 #undef ADD_BIAS_ROW
