@@ -18,10 +18,15 @@ class OpenClBackend(Backend):
 
     @cached_property
     def algorithms(self) -> dict[type[Op], list[Algorithm]]:  # type: ignore[override]
-        from . import batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax
+        from . import batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax, winograd
 
-        families = (batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax)
-        return {op: list(table) for family in families for op, table in family.ALGORITHMS.items()}
+        # Where several families have algorithms for an operation, the first family's are tried first.
+        families = (winograd, batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax)
+        tables: dict[type[Op], list[Algorithm]] = {}
+        for family in families:
+            for op, table in family.ALGORITHMS.items():
+                tables.setdefault(op, []).extend(table)
+        return tables
 
     def devices(self) -> Sequence[Device]:
         """Raises DeviceError where pyopencl or the driver loader cannot be used."""

@@ -209,6 +209,20 @@ def choose_tile(context: Context, pixels: int, outs: int) -> Tile:
     return Tile(min(heights, key=lambda rows: (blocks(pixels, rows) * (rows + 1), -rows)), vectors, width)
 
 
+def product_call(context: Context, tile: Tile, pixels: int, groups: int, arguments: dict[str, Any], activation: int) -> Call:
+    """The implicit GEMM of `pixels` by `arguments["outs"]` with panels of tile.panel, in the form that suits the device."""
+    defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation}
+    pixel_blocks = blocks(pixels, tile.pixels)
+    panel_count = blocks(arguments["outs"], tile.panel)
+    if context.device.is_gpu:
+        size = (panel_count * tile.columns, pixel_blocks * tile.lines, groups)
+        return Call("conv_igemm_tiled", "conv_igemm_tiled", size, tile.local_size, arguments, {**defines, "COLUMNS": tile.columns, "LINES": tile.lines})
+    # Enough work-items for every core to have several, by sizes alone; a panel stays in the cache for the blocks of an item.
+    per_item = clamp(pixel_blocks * panel_count * groups // 64, 1, 16)
+    more = {"zeros": Zeros(arguments["reds"]), "blocks_per_item": per_item}
+    return Call("conv_igemm", "conv_igemm", (blocks(pixel_blocks, per_item), panel_count, groups), (1, 1, 1), {**arguments, **more}, defines)
+
+
 def igemm_call(
     context: Context,
     node: Node,
@@ -232,16 +246,8 @@ def igemm_call(
         "outs": panels.outs,
         **epilogue_arguments(node, epilogue, offset),
     }
-    defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation_number(epilogue)}
-    pixel_blocks = blocks(source[0] * phase.rows.grid * phase.cols.grid, tile.pixels)
-    panel_count = blocks(panels.outs, tile.panel)
-    if context.device.is_gpu:
-        size = (panel_count * tile.columns, pixel_blocks * tile.lines, panels.groups)
-        return Call("conv_igemm_tiled", "conv_igemm_tiled", size, tile.local_size, arguments, {**defines, "COLUMNS": tile.columns, "LINES": tile.lines})
-    # Enough work-items for every core to have several, by sizes alone; a panel stays in the cache for the blocks of an item.
-    per_item = clamp(pixel_blocks * panel_count * panels.groups // 64, 1, 16)
-    arguments |= {"zeros": Zeros(panels.reds), "blocks_per_item": per_item}
-    return Call("conv_igemm", "conv_igemm", (blocks(pixel_blocks, per_item), panel_count, panels.groups), (1, 1, 1), arguments, defines)
+    pixels = source[0] * phase.rows.grid * phase.cols.grid
+    return product_call(context, tile, pixels, panels.groups, arguments, activation_number(epilogue))
 
 
 def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:

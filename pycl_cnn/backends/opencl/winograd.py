@@ -1,0 +1,189 @@
+"""3x3 convolutions with a quarter of the multiplications, in chunks of tiles. See kernels_cl/winograd.cl."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ...geometry import ConvGeometry
+from ...ops.base import Op, Spec, floats
+from ...ops.conv import Conv, ConvBackwardInput, Epilogue
+from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
+from .conv import Tile, activation_number, choose_tile, epilogue_arguments, product_call, roles, source_arguments
+from .matmul import row_of_pixels
+from .sizes import blocks, channels_per_item, clamp, grid
+
+FREQUENCIES = 36
+CHUNK_BYTES = 4 << 20  # transformed inputs and products of a chunk of tiles: what a cache between core and memory holds
+LEAST_TILES = 112  # of a chunk: the filters are read once for each
+FLOPS_PER_BYTE = 6.0  # of a core at its peak, while memory moves a byte
+
+
+def three_by_three(g: ConvGeometry) -> bool:
+    """Whether F(4x4, 3x3) is for this convolution."""
+    return g.kernel == (3, 3) and g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
+
+
+def tile_grid(outputs: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of tiles of 4x4 outputs in an image of `outputs`."""
+    return blocks(outputs[1], 4), blocks(outputs[2], 4)
+
+
+def tiles_of(outputs: tuple[int, ...]) -> int:
+    return outputs[0] * math.prod(tile_grid(outputs))
+
+
+def tiles_of_chunk(source: tuple[int, ...], target: tuple[int, ...]) -> int:
+    """Tiles that are transformed and multiplied at once, in chunks as equal as they go."""
+    tiles = tiles_of(target)
+    most = max(LEAST_TILES, CHUNK_BYTES // (4 * FREQUENCIES * (source[3] + target[3])))
+    return blocks(tiles, max(1, blocks(tiles, most)))
+
+
+@dataclass(frozen=True)
+class TransformFilters(Op):
+    """Filters of 3x3 taps in Winograd's form, as panels of `width` outputs: arguments of winograd_filters."""
+
+    outs: int
+    reds: int
+    width: int
+    vector: int
+    offset: int
+    out_stride: int
+    red_stride: int
+    tap_row_stride: int
+    tap_column_stride: int
+
+    def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
+        return (floats(FREQUENCIES * blocks(self.outs, self.width) * self.reds * self.width),)
+
+
+class TransformFiltersKernel(OpenClAlgorithm):
+    name = "winograd_filters"
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        op = node.op
+        assert isinstance(op, TransformFilters)
+        vectors = blocks(op.outs, op.width) * op.width // op.vector
+        per_item = 1 if context.device.is_gpu else clamp(op.reds * vectors // 256, 1, op.reds)
+        arguments = {
+            "source": At(node.inputs[0], op.offset),
+            "panels": node.outputs[0],
+            "outs": op.outs,
+            "reds": op.reds,
+            "width": op.width,
+            "out_stride": op.out_stride,
+            "red_stride": op.red_stride,
+            "tap_row_stride": op.tap_row_stride,
+            "tap_column_stride": op.tap_column_stride,
+            "reds_per_item": per_item,
+        }
+        size = grid(context, blocks(op.reds, per_item), vectors)
+        return [Call("winograd", "winograd_filters", *size, arguments, {"VEC": op.vector, "ACTIVATION": 0})]
+
+
+class Winograd(OpenClAlgorithm):
+    """F(4x4, 3x3) for stride 1, forward and input gradient (which is a convolution with the filters turned around)."""
+
+    name = "winograd"
+    reason = "3x3 taps, stride 1: a quarter of the multiplications pays for the transforms"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return three_by_three(roles(node.op)[0])
+
+    def pays(self, node: Node, device: Device) -> bool:
+        """A model of both costs: arithmetic at the peak; transforms and filters by the bytes that they move."""
+        _, _, source, target = roles(node.op)
+        c, k = source[3], target[3]
+        tiles = tiles_of(target)
+        direct = 2 * 9 * c * k * math.prod(target[:3])
+        products = 2 * FREQUENCIES * tiles * c * k
+        transforms = 4 * FREQUENCIES * 2 * tiles * (c + k) * FLOPS_PER_BYTE
+        filters = 4 * FREQUENCIES * c * k * blocks(tiles, tiles_of_chunk(source, target)) * FLOPS_PER_BYTE
+        return min(c, k) >= 16 and max(products, filters) + transforms < 0.9 * direct
+
+    def _tile(self, context: Context, node: Node) -> Tile:
+        _, _, source, target = roles(node.op)
+        return choose_tile(context, tiles_of_chunk(source, target), target[3])
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        _, _, source, target = roles(node.op)
+        forward = isinstance(node.op, Conv)
+        channels = node.inputs[1].shape[3]
+        tile = self._tile(device_context(device), node)
+        direction = 1 if forward else -1
+        filters = TransformFilters(
+            outs=target[3],
+            reds=source[3],
+            width=tile.panel,
+            vector=tile.width,
+            offset=0 if forward else 8 * channels,
+            out_stride=9 * channels if forward else 1,
+            red_stride=1 if forward else 9 * channels,
+            tap_row_stride=3 * channels * direction,
+            tap_column_stride=channels * direction,
+        )
+        with graph.at(node):
+            graph.rewire(node, 1, graph.apply(filters, node.inputs[1]))
+        return node
+
+    def workspace(self, node: Node, device: Device) -> int:
+        _, _, source, target = roles(node.op)
+        return 4 * FREQUENCIES * tiles_of_chunk(source, target) * (source[3] + target[3])
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        g, _, source, target = roles(node.op)
+        chunk, tiles = tiles_of_chunk(source, target), tiles_of(target)
+        calls = []
+        for first in range(0, tiles, chunk):
+            calls += self._chunk(node, context, g, first, min(chunk, tiles - first), chunk)
+        return calls
+
+    def _chunk(self, node: Node, context: Context, g: ConvGeometry, first: int, tiles: int, chunk: int) -> list[Call]:
+        """Transforms, products and transforms back of `tiles` tiles; the workspace holds v, then m."""
+        _, _, source, target = roles(node.op)
+        epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
+        c, k = source[3], target[3]
+        top, left = g.padding[0][0], g.padding[1][0]
+        if isinstance(node.op, ConvBackwardInput):
+            top, left = 2 - top, 2 - left
+        rows, columns = tile_grid(target)
+        shared = {"tile_rows": rows, "tile_columns": columns, "first_tile": first}
+        v, m = At(None), At(None, FREQUENCIES * chunk * c)
+        activation = {"ACTIVATION": activation_number(epilogue)}
+
+        def each_tile(channels: int) -> tuple[dict[str, int], tuple[tuple[int, ...], tuple[int, ...] | None]]:
+            per_item = channels_per_item(context, "winograd", channels, tiles)
+            return {"channels": channels, "channels_per_item": per_item}, grid(context, blocks(channels, per_item), tiles)
+
+        channels, size = each_tile(c)
+        image = {"x": node.inputs[0], "x_rows": source[1], "x_columns": source[2], "pad_top": top, "pad_left": left}
+        into = Call("winograd", "winograd_input", *size, {**image, "v": v, **shared, **channels}, {"ACTIVATION": 0})
+        products = {
+            "x": v,
+            "panels": node.inputs[1],
+            "y": m,
+            "bias": None,
+            "residual": None,
+            "alpha": 0.0,
+            "beta": 0.0,
+            "images": 1,
+            **source_arguments((1, 1, tiles, FREQUENCIES * c), row_of_pixels(tiles)),
+            "y_image_stride": 0,
+            "y_row_stride": 0,
+            "y_column_stride": FREQUENCIES * k,
+            "reds": c,
+            "outs": k,
+        }
+        multiply = product_call(context, self._tile(context, node), tiles, FREQUENCIES, products, 0)
+        channels, size = each_tile(k)
+        result = {"y": node.outputs[0], "y_rows": target[1], "y_columns": target[2], **epilogue_arguments(node, epilogue)}
+        back = Call("winograd", "winograd_output", *size, {**result, "m": m, **shared, **channels}, activation)
+        return [into, multiply, back]
+
+
+ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {
+    Conv: [Winograd()],
+    ConvBackwardInput: [Winograd()],
+    TransformFilters: [TransformFiltersKernel()],
+}
