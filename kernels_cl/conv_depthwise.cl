@@ -132,7 +132,7 @@ __kernel void conv_depthwise_weight_gradient(
     real sum0 = (real)(0.0f), sum1 = (real)(0.0f);      // two chains hide the latency of the multiply-add
     const int last_row = min((part + 1) * rows_per_part, images * grid_rows);
     for (int row = part * rows_per_part; row < last_row; ++row) {
-        const int image = row / grid_rows, a = row % grid_rows;
+        const int image = row / grid_rows, a = row - image * grid_rows;
         if ((uint)(a * row_step + tap_row) >= (uint)x_rows)
             continue;
         __global const float *x_at = x + image * x_image_stride + a * row_step * x_row_stride;

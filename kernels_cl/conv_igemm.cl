@@ -77,9 +77,10 @@ __kernel void conv_igemm(
     const int first_block = get_global_id(0) * blocks_per_item;
     const int last_pixel = min((first_block + blocks_per_item) * MR, pixels);
     int pixel = first_block * MR;
-    int b = pixel % grid_columns;
-    int a = pixel / grid_columns % grid_rows;
-    int image = pixel / grid_columns / grid_rows;
+    const int line = pixel / grid_columns;      // remainders by subtraction: one division each, and simulators know it
+    int b = pixel - line * grid_columns;
+    int image = line / grid_rows;
+    int a = line - image * grid_rows;
     for (; pixel < last_pixel; pixel += MR) {
         // Origins of the MR pixels.  A pixel past the end gets a row outside every image: it reads zeros and is not stored.
         int row[MR], column[MR], source[MR], destination[MR];

@@ -72,9 +72,10 @@ __kernel void conv_weight_gradient(
 
     int pixel = part * pixels_per_part;
     const int last_pixel = min(pixel + pixels_per_part, images * grid_rows * grid_columns);
-    int b = pixel % grid_columns;
-    int a = (pixel / grid_columns) % grid_rows;
-    int image = pixel / grid_columns / grid_rows;
+    const int line = pixel / grid_columns;
+    int b = pixel - line * grid_columns;
+    int image = line / grid_rows;
+    int a = line - image * grid_rows;
     while (pixel < last_pixel) {
         const int row_end = min(grid_columns, b + last_pixel - pixel);
         if ((uint)(a * row_step + tap_row) < (uint)x_rows) {

@@ -50,8 +50,8 @@ __kernel void max_pool(
 {
     const int first_channel = get_global_id(0) * channels_per_item;
     const int last_channel = min(first_channel + channels_per_item, channels);
-    const int a = (int)get_global_id(2) % y_rows;
-    __global const float *image = x + x_offset + (int)get_global_id(2) / y_rows * x_rows * x_columns * channels;
+    const int image_number = (int)get_global_id(2) / y_rows, a = (int)get_global_id(2) - image_number * y_rows;
+    __global const float *image = x + x_offset + image_number * x_rows * x_columns * channels;
     const int place = (int)get_global_id(2) * y_columns * channels;
     const int first_row = windows[a], end_row = windows[y_rows + a];
     const int first = get_global_id(1) * pixels_per_item;
@@ -91,8 +91,8 @@ __kernel void max_pool_backward(
 {
     const int first_channel = get_global_id(0) * channels_per_item;
     const int last_channel = min(first_channel + channels_per_item, channels);
-    const int row = (int)get_global_id(2) % x_rows;
-    const int image = (int)get_global_id(2) / x_rows * y_rows * y_columns * channels;
+    const int image_number = (int)get_global_id(2) / x_rows, row = (int)get_global_id(2) - image_number * x_rows;
+    const int image = image_number * y_rows * y_columns * channels;
     const int first_a = covers[row], end_a = covers[x_rows + row];
     const int first = get_global_id(1) * pixels_per_item;
     const int last = min(first + pixels_per_item, x_columns);

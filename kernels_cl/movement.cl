@@ -35,8 +35,8 @@ __kernel void copy(
         int x_place = x_offset, y_place = y_offset, rest = row;
         for (int d = outer_rank - 1; d >= 0; --d) {
             const int extent = outer[3 * d];
-            const int index = rest % extent;
-            rest /= extent;
+            const int quotient = rest / extent, index = rest - quotient * extent;
+            rest = quotient;
             x_place += index * outer[3 * d + 1];
             y_place += index * outer[3 * d + 2];
         }

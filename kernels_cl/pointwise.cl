@@ -96,8 +96,8 @@ __kernel void binary(
         int a_place = a_offset, b_place = b_offset, rest = row;
         for (int d = outer_rank - 1; d >= 0; --d) {
             const int extent = outer[3 * d];
-            const int index = rest % extent;
-            rest /= extent;
+            const int quotient = rest / extent, index = rest - quotient * extent;
+            rest = quotient;
             a_place += index * outer[3 * d + 1];
             b_place += index * outer[3 * d + 2];
         }

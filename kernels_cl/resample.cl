@@ -20,8 +20,8 @@ __kernel void resample(
 {
     const int first_channel = get_global_id(0) * channels_per_item;
     const int last_channel = min(first_channel + channels_per_item, channels);
-    const int a = (int)get_global_id(2) % y_rows;
-    __global const float *image = x + x_offset + (int)get_global_id(2) / y_rows * x_rows * x_columns * channels;
+    const int image_number = (int)get_global_id(2) / y_rows, a = (int)get_global_id(2) - image_number * y_rows;
+    __global const float *image = x + x_offset + image_number * x_rows * x_columns * channels;
     __global float *y_row = y + y_offset + (int)get_global_id(2) * y_columns * channels;
     const int first_row = row_starts[a], last_row = row_starts[a + 1];
     const int first = get_global_id(1) * columns_per_item;
