@@ -126,7 +126,7 @@ def training_program(
     value, result = _loss(tracer, model, loss, specs, target, layout)
     graph = tracer.graph
     graph.outputs = [value.value, result.value]
-    canonical(graph)
+    canonical(graph, training=True)
     wanted = _trainable(tracer)
     hyper = graph.input("hyper", (4,))
     states = dict(model.state_dict())

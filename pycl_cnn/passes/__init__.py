@@ -15,12 +15,18 @@ from .layout import fold_flatten, settle_layout
 from .states import relay_states
 
 
-def canonical(graph: Graph) -> Graph:
-    """Channels last throughout, parameters stored as they are used. Before gradients are taken."""
-    relay_states(graph)
+def canonical(graph: Graph, training: bool = False) -> Graph:
+    """Channels last throughout. Before gradients are taken.
+
+    For `training` parameters are stored as they are used, so that no step moves them; otherwise the moves are done once, when
+    weights are loaded, by the device.
+    """
+    if training:
+        relay_states(graph)
     settle_layout(graph, redraw=True)
     fold_flatten(graph)
-    relay_states(graph)
+    if training:
+        relay_states(graph)
     graph.prune()
     return graph
 
