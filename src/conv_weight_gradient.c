@@ -7,6 +7,8 @@
  *         for each panel, for each tile of up to MR outs
  *           micro-kernel over the pixels of the block
  *
+ * dy whose pixels lie at a fixed distance is not copied, nor is x whose patches are its pixels (1x1, stride 1).
+ *
  * Every block is summed from zero and then added to the sums so far: two levels of summation keep the rounding error
  * far below that of one long chain over all pixels. */
 #include "conv.h"

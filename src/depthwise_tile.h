@@ -9,6 +9,8 @@
  *                                         y2 <- w          0  1  2      every w once
  *                                         y3 <- w             0  1  2
  *
+ * depthwise_pair and depthwise_gradient_pair (TAPS = 3) do the same for two rows at once.
+ *
  * TAPS = 1 with STRIDE = 1 serves all other kernels: every tap is a line of its own. */
 
 #define INPUTS ((COLS - 1) * STRIDE + TAPS)
