@@ -55,6 +55,7 @@ typedef struct __attribute__((packed, aligned(4))) { whole lanes; } whole_in_mem
 typedef struct __attribute__((packed, aligned(4))) { float4 lanes; } quad_in_memory;
 #define load_quad(p) (((__global const quad_in_memory *)(p))->lanes)
 #define store_quad(v, p) (((__global quad_in_memory *)(p))->lanes = (v))
+#define store_quad_private(v, p) (((__private quad_in_memory *)(p))->lanes = (v))
 
 // The first `count` floats at p; the lanes behind them are `other` (0).  Fewer than VEC go through private memory: nothing outside is
 // ever read or written.

@@ -54,41 +54,66 @@
 }
 
 // Filter (out, i) has its tap (r, s) at source[source_offset + out*out_stride + i*red_stride + r*tap_row_stride + s*tap_column_stride].
-// Work-item (block of reds_per_item reds, vector of VEC outputs): width is a multiple of VEC.
+// Work-item (block of reds_per_item reds, panel): width is a multiple of VEC.
 __kernel void winograd_filters(
     __global const float *source, const int source_offset,
     __global float *panels, const int panels_offset,
     const int outs, const int reds, const int width,
     const int out_stride, const int red_stride, const int tap_row_stride, const int tap_column_stride, const int reds_per_item)
 {
-    const int first_out = get_global_id(1) * VEC;
-    const int lanes = min(outs - first_out, VEC);
-    const int panel = first_out / width, panel_count = (outs + width - 1) / width;
+    const int panel = get_global_id(1), panel_count = (outs + width - 1) / width;
     const int first = get_global_id(0) * reds_per_item;
     const int last = min(first + reds_per_item, reds);
-    source += source_offset + first_out * out_stride;
-    panels += panels_offset + panel * reds * width + (first_out - panel * width);
+    const int vectors = width / VEC;
 
-    float gathered[9 * VEC], half_done[18 * VEC];
-    for (int lane = 0; lane < 9 * VEC; ++lane)
-        gathered[lane] = 0.0f;
-    for (int i = first; i < last; ++i) {
+    // Filters of four reds: [red][tap][lane].
+    float gathered[4 * 9 * VEC], half_done[18 * VEC];
+    for (int work = 0; work < (last - first + 3) / 4 * vectors; ++work) {
+        const int i = first + work / vectors * 4, first_lane = work % vectors * VEC;
+        const int count = min(4, last - i);
+        const int lanes = outs - panel * width - first_lane;
+        __global const float *from = source + source_offset + (panel * width + first_lane) * out_stride + i * red_stride;
+        __global float *result = panels + panels_offset + (panel * reds + i) * width + first_lane;
+        if (lanes < VEC)
+            for (int place = 0; place < 4 * 9 * VEC; ++place)
+                gathered[place] = 0.0f;
         for (int tap = 0; tap < 9; ++tap) {
-            __global const float *at = source + i * red_stride + tap / 3 * tap_row_stride + tap % 3 * tap_column_stride;
-            for (int lane = 0; lane < lanes; ++lane)
-                gathered[tap * VEC + lane] = at[lane * out_stride];
+            __global const float *at = from + tap / 3 * tap_row_stride + tap % 3 * tap_column_stride;
+            __private float *to = gathered + tap * VEC;
+#if VEC >= 4
+            if (red_stride == 1 && count == 4 && lanes >= VEC) {
+                for (int lane = 0; lane < VEC; lane += 4) {
+                    __global const float *line = at + lane * out_stride;
+                    const float4 a = load_quad(line), b = load_quad(line + out_stride), c = load_quad(line + 2 * out_stride), d = load_quad(line + 3 * out_stride);
+                    store_quad_private((float4)(a.s0, b.s0, c.s0, d.s0), to + lane);
+                    store_quad_private((float4)(a.s1, b.s1, c.s1, d.s1), to + 9 * VEC + lane);
+                    store_quad_private((float4)(a.s2, b.s2, c.s2, d.s2), to + 18 * VEC + lane);
+                    store_quad_private((float4)(a.s3, b.s3, c.s3, d.s3), to + 27 * VEC + lane);
+                }
+                continue;
+            }
+#endif
+            for (int red = 0; red < count; ++red) {
+                if (out_stride == 1)
+                    store_private(load_some(at + red * red_stride, lanes), to + red * 9 * VEC);
+                else
+                    for (int lane = 0; lane < min(lanes, VEC); ++lane)
+                        to[red * 9 * VEC + lane] = at[red * red_stride + lane * out_stride];
+            }
         }
-        for (int s = 0; s < 3; ++s) {
-#define LOAD_ROW(r) const real g##r = load_private(gathered + (3 * r + s) * VEC);
-            EACH(3, LOAD_ROW)
+        for (int red = 0; red < count; ++red) {
+            for (int s = 0; s < 3; ++s) {
+#define LOAD_ROW(r) const real g##r = load_private(gathered + (9 * red + 3 * r + s) * VEC);
+                EACH(3, LOAD_ROW)
 #define KEEP_ROW(n, value) store_private(value, half_done + (3 * n + s) * VEC);
-            FILTER_LINE(KEEP_ROW)
-        }
-        for (int n = 0; n < 6; ++n) {
+                FILTER_LINE(KEEP_ROW)
+            }
+            for (int n = 0; n < 6; ++n) {
 #define LOAD_COLUMN(r) const real g##r = load_private(half_done + (3 * n + r) * VEC);
-            EACH(3, LOAD_COLUMN)
-#define STORE_FREQUENCY(k, value) store(value, panels + (((6 * n + k) * panel_count) * reds + i) * width);
-            FILTER_LINE(STORE_FREQUENCY)
+                EACH(3, LOAD_COLUMN)
+#define STORE_FREQUENCY(k, value) store(value, result + ((6 * n + k) * panel_count * reds + red) * width);
+                FILTER_LINE(STORE_FREQUENCY)
+            }
         }
     }
 }

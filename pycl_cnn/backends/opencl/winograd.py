@@ -64,8 +64,9 @@ class TransformFiltersKernel(OpenClAlgorithm):
     def calls(self, node: Node, context: Context) -> list[Call]:
         op = node.op
         assert isinstance(op, TransformFilters)
-        vectors = blocks(op.outs, op.width) * op.width // op.vector
-        per_item = 1 if context.device.is_gpu else clamp(op.reds * vectors // 256, 1, op.reds)
+        panels = blocks(op.outs, op.width)
+        # The kernel takes four reds at once; a few more make long pieces of every frequency.
+        per_item = 4 if context.device.is_gpu else clamp(4 * (op.reds * panels // 512), 4, 32)
         arguments = {
             "source": At(node.inputs[0], op.offset),
             "panels": node.outputs[0],
@@ -78,7 +79,7 @@ class TransformFiltersKernel(OpenClAlgorithm):
             "tap_column_stride": op.tap_column_stride,
             "reds_per_item": per_item,
         }
-        size = grid(context, blocks(op.reds, per_item), vectors)
+        size = grid(context, blocks(op.reds, per_item), panels)
         return [Call("winograd", "winograd_filters", *size, arguments, {"VEC": op.vector, "ACTIVATION": 0})]
 
 
