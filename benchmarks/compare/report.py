@@ -68,7 +68,9 @@ def from_json(text: str) -> tuple[list[Result], dict[str, Any], dict[str, dict[s
     """What `to_json` wrote; rows that exist no more are left out."""
     data = json.loads(text)
     known = {row.name: row for row in ROWS}
-    results = [Result(known[r["row"]], {n: Entry(**e) for n, e in r["entries"].items()}) for r in data["rows"] if r["row"] in known]
+    results = [
+        Result(known[r["row"]], {n: Entry(**e) for n, e in r["entries"].items()}, judge=r["judge"]) for r in data["rows"] if r["row"] in known
+    ]
     return results, data["machine"], data["versions"]
 
 
