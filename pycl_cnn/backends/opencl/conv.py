@@ -209,6 +209,9 @@ def choose_tile(context: Context, pixels: int, outs: int) -> Tile:
     return Tile(min(heights, key=lambda rows: (blocks(pixels, rows) * (rows + 1), -rows)), vectors, width)
 
 
+ITEM_PRODUCTS = 1 << 18  # multiplications of a work-item on a CPU
+
+
 def product_call(context: Context, tile: Tile, pixels: int, groups: int, arguments: dict[str, Any], activation: int) -> Call:
     """The implicit GEMM of `pixels` by `arguments["outs"]` with panels of tile.panel, in the form that suits the device."""
     defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation}
@@ -217,8 +220,9 @@ def product_call(context: Context, tile: Tile, pixels: int, groups: int, argumen
     if context.device.is_gpu:
         size = (panel_count * tile.columns, pixel_blocks * tile.lines, groups)
         return Call("conv_igemm_tiled", "conv_igemm_tiled", size, tile.local_size, arguments, {**defines, "COLUMNS": tile.columns, "LINES": tile.lines})
-    # Enough work-items for every core to have several, by sizes alone; a panel stays in the cache for the blocks of an item.
-    per_item = clamp(pixel_blocks * panel_count * groups // 64, 1, 16)
+    # Work-items of a few microseconds: drivers deal them out in large shares, and only many small ones balance busy cores.
+    block_products = tile.pixels * tile.panel * max(1, arguments["tap_count"] * arguments["reds"])
+    per_item = clamp(ITEM_PRODUCTS // block_products, 1, max(1, pixel_blocks * panel_count * groups // 64))
     more = {"zeros": Zeros(arguments["reds"]), "blocks_per_item": per_item}
     return Call("conv_igemm", "conv_igemm", (blocks(pixel_blocks, per_item), panel_count, groups), (1, 1, 1), {**arguments, **more}, defines)
 
