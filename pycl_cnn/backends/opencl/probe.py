@@ -81,9 +81,9 @@ def race(payloads, rounds):
             break
     best = [float("inf")] * len(payloads)
     for _ in range(rounds):
-        best = [min(known, payload.seconds(*size)) for known, payload in zip(best, payloads)]
+        best = [min(known, payload.seconds(*size)) for known, payload in zip(best, payloads, strict=True)]
     reds, blocks = size
-    return [round(2e-9 * reds * blocks * ROWS * payload.panel / seconds, 4) for payload, seconds in zip(payloads, best)]
+    return [round(2e-9 * reds * blocks * ROWS * payload.panel / seconds, 4) for payload, seconds in zip(payloads, best, strict=True)]
 
 
 def main():
