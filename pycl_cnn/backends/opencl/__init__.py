@@ -18,25 +18,10 @@ class OpenClBackend(Backend):
 
     @cached_property
     def algorithms(self) -> dict[type[Op], list[Algorithm]]:  # type: ignore[override]
-        from . import (
-            batch_norm,
-            conv,
-            dropout,
-            loss,
-            matmul,
-            max_pool,
-            movement,
-            optimizer,
-            pack,
-            pointwise,
-            reduce,
-            resample,
-            softmax,
-            winograd,
-        )
+        from . import batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax, winograd
 
         # Where several families have algorithms for an operation, the first family's are tried first.
-        families = (winograd, batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pack, pointwise, reduce, resample, softmax)
+        families = (winograd, batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax)
         tables: dict[type[Op], list[Algorithm]] = {}
         for family in families:
             for op, table in family.ALGORITHMS.items():
