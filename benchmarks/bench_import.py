@@ -15,6 +15,10 @@ class Import:
     def timeraw_package(self) -> str:
         return "import pycl_cnn"
 
+    def timeraw_layers(self) -> str:
+        """What a script that defines a model imports."""
+        return "from pycl_cnn import nn, optim; import pycl_cnn.functional as F"
+
 
 class Memory:
     """Peak resident memory after building, loading and running a network on the CPU backend."""

@@ -1,41 +1,51 @@
 """pycl_cnn: convolutional networks inferred and trained on any vendor's hardware, through OpenCL or a Cython CPU backend.
 
-Importing it loads NumPy and little else; OpenCL is looked for when a device is asked for.
+Importing it loads nothing else: each name brings its module when it is first used, and OpenCL is looked for when a device is asked for.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import functional as F
-from . import nn, optim
-from .compile import compile, value_and_grad
-from .device import device, devices
-from .errors import DeviceError, DtypeError, FormatError, PyclError, ShapeError, UnsupportedError
-from .random import manual_seed
+if TYPE_CHECKING:
+    from . import data, functional, models, nn, optim
+    from . import functional as F
+    from .backends.cpu.threads import get_num_threads, set_num_threads
+    from .compiler import compile, value_and_grad
+    from .errors import DeviceError, DtypeError, FormatError, PyclError, ShapeError, UnsupportedError
+    from .formats.weights import load_weights, save
+    from .placement import device, devices
+    from .random import manual_seed
+    from .training.trainer import Trainer
 
 __version__ = "0.1.0"
 
-#: Names that are imported when they are first used: they bring in libraries that not everyone needs.
-_LAZY = {
+#: Public name: the module that has it, or that it is.
+_HOMES = {
+    **dict.fromkeys(("DeviceError", "DtypeError", "FormatError", "PyclError", "ShapeError", "UnsupportedError"), "errors"),
+    **dict.fromkeys(("compile", "value_and_grad"), "compiler"),
+    **dict.fromkeys(("device", "devices"), "placement"),
+    **dict.fromkeys(("get_num_threads", "set_num_threads"), "backends.cpu.threads"),
+    **dict.fromkeys(("load_weights", "save"), "formats.weights"),
+    **{name: name for name in ("data", "functional", "models", "nn", "optim")},
+    "F": "functional",
     "Trainer": "training.trainer",
-    "save": "formats.weights",
-    "load_weights": "formats.weights",
-    "set_num_threads": "backends.cpu.threads",
-    "get_num_threads": "backends.cpu.threads",
-    "models": "models",
-    "data": "data",
+    "manual_seed": "random",
 }
+_MODULES = ("F", "data", "functional", "models", "nn", "optim")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _HOMES:
         raise AttributeError(f"module 'pycl_cnn' has no attribute {name!r}")
-    module = import_module(f".{_LAZY[name]}", __name__)
-    value = module if name == _LAZY[name] else getattr(module, name)
-    globals()[name] = value
+    module = import_module(f".{_HOMES[name]}", __name__)
+    globals()[name] = value = module if name in _MODULES else getattr(module, name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
 
 
 __all__ = [
@@ -45,13 +55,20 @@ __all__ = [
     "FormatError",
     "PyclError",
     "ShapeError",
+    "Trainer",
     "UnsupportedError",
     "compile",
+    "data",
     "device",
     "devices",
+    "functional",
+    "get_num_threads",
+    "load_weights",
     "manual_seed",
+    "models",
     "nn",
     "optim",
+    "save",
+    "set_num_threads",
     "value_and_grad",
-    *_LAZY,
 ]

@@ -256,7 +256,7 @@ def summary(options: argparse.Namespace) -> int:
     model, shape = entry.build(), options.input_shape or entry.input_shape
     print(model.summary(shape))
     if options.device:
-        from .compile import compile as compile_model
+        from .compiler import compile as compile_model
 
         print(f"\n{compile_model(model, shape, device=options.device).explain()}")
     return 0

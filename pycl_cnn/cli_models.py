@@ -13,9 +13,9 @@ import numpy as np
 from . import models, nn, optim
 from .data import load_mnist, read_idx, read_images
 from .demo import digits_network
-from .device import device as find_device
 from .errors import PyclError
 from .formats.weights import load_weights, read_metadata, save
+from .placement import device as find_device
 from .random import manual_seed
 from .training import Checkpoint, EpochRecord, Trainer
 

@@ -17,10 +17,10 @@ from . import nn, optim
 from .backends import backend
 from .backends.base import Device
 from .data import Dataset, load_digits
-from .device import device as find_device
-from .device import opencl_devices
 from .errors import DeviceError
 from .formats.weights import load_weights, save
+from .placement import device as find_device
+from .placement import opencl_devices
 from .random import manual_seed
 from .report.pictures import overview
 from .training import EpochRecord, History, Trainer

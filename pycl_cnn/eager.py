@@ -13,10 +13,10 @@ import numpy as np
 
 from .backends import backend
 from .backends.base import Device, Program
-from .device import device as find_device
 from .graph import Graph
 from .nn.parameter import Parameter
 from .passes import canonical, optimised
+from .placement import device as find_device
 from .trace import Tracer, as_input_array, tracing
 
 

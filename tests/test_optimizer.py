@@ -107,7 +107,7 @@ def test_training_goes_on_from_given_slots(device):
     model = Quadratic()
     kept: dict = {}
     for first in (0, 3):
-        from pycl_cnn.compile import training_program
+        from pycl_cnn.compiler import training_program
 
         specs = [((5, 4), np.float32)]
         program = training_program(model, nn.MSELoss(), optimizer.rule, specs, (target.shape, np.float32), device, slots=kept)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import pycl_cnn as pc
 import pycl_cnn.functional as F
 from pycl_cnn import nn, optim
-from pycl_cnn.compile import training_program
+from pycl_cnn.compiler import training_program
 from pycl_cnn.eager import finish
 from pycl_cnn.ops.movement import Reshape
 from pycl_cnn.passes import canonical

@@ -13,7 +13,7 @@ from helpers.graphs import result_and_gradients
 import pycl_cnn as pc
 import pycl_cnn.functional as F
 from pycl_cnn import nn, optim
-from pycl_cnn.compile import training_program
+from pycl_cnn.compiler import training_program
 
 
 @pytest.fixture

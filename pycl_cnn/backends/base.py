@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,8 +72,17 @@ class Backend:
     """A family of devices."""
 
     name: ClassVar[str]
-    #: operation -> algorithms in the order in which they are tried
-    algorithms: dict[type[Op], list[Algorithm]]
+    #: Modules of the backend's package that have a table ALGORITHMS. Where several have algorithms for an operation, the first one's come first.
+    families: ClassVar[Sequence[str]] = ()
+
+    @cached_property
+    def algorithms(self) -> Mapping[type[Op], Sequence[Algorithm]]:
+        """For each operation its algorithms, in the order in which they are tried."""
+        tables: dict[type[Op], list[Algorithm]] = {}
+        for family in self.families:
+            for op, table in import_module(f"{type(self).__module__}.{family}").ALGORITHMS.items():
+                tables.setdefault(op, []).extend(table)
+        return tables
 
     def devices(self) -> Sequence[Device]:
         """Devices present on this machine, an empty sequence where there are none."""

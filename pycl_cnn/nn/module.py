@@ -55,7 +55,7 @@ class Module:
         tracer = active_tracer()
         if tracer is not None:
             return tracer.call(self, inputs)
-        from ..compile import run_module
+        from ..compiler import run_module
 
         return run_module(self, inputs, device, layout)
 

@@ -64,7 +64,7 @@ def _chain(model: Sequential) -> Iterator[Module]:
 
 def _shapes(model: Module, chain: Sequence[Module], input_shape: Sequence[int]) -> dict[int, tuple[int, ...]]:
     """The shape of what reaches each layer, by the layer's identity."""
-    from ..compile import begin
+    from ..compiler import begin
     from ..trace import tracing
 
     if len(input_shape) not in (3, 4):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..backends.base import Device, Memory, Program
-from ..compile import Spec, begin, trace_forward
+from ..compiler import Spec, begin, trace_forward
 from ..graph import Node
 from ..nn.module import Module
 from ..nn.parameter import Buffer, Parameter

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import Device, Program
-from ..compile import Spec, training_program
+from ..compiler import Spec, training_program
 from ..nn.module import Module
 from ..ops.optimizer import UpdateRule
 

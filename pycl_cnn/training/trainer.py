@@ -12,11 +12,11 @@ import numpy as np
 
 from .. import random
 from ..backends.base import Program
-from ..compile import Spec, inference_program
-from ..device import device as find_device
+from ..compiler import Spec, inference_program
 from ..errors import DivergenceError, ShapeError
 from ..nn.module import Module
 from ..optim import Optimizer
+from ..placement import device as find_device
 from . import checkpoint
 from .history import EpochRecord, History
 from .progress import Progress

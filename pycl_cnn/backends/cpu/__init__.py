@@ -6,26 +6,8 @@ from collections.abc import Sequence
 
 from ...plan import Plan
 from ..base import Backend, Device, Program
-from . import (
-    _kernels,
-    batch_norm,
-    conv,
-    dropout,
-    loss,
-    matmul,
-    max_pool,
-    movement,
-    optimizer,
-    pointwise,
-    reduce,
-    resample,
-    softmax,
-    winograd,
-)
+from . import _kernels
 from .program import CpuProgram
-
-#: Where several families have algorithms for an operation, the first family's are tried first.
-FAMILIES = (winograd, batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax)
 
 
 class CpuBackend(Backend):
@@ -33,11 +15,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
 
-    def __init__(self) -> None:
-        self.algorithms = {}
-        for family in FAMILIES:
-            for op, table in family.ALGORITHMS.items():
-                self.algorithms.setdefault(op, []).extend(table)
+    families = ("winograd", "batch_norm", "conv", "dropout", "loss", "matmul", "max_pool", "movement", "optimizer", "pointwise", "reduce", "resample", "softmax")
 
     def devices(self) -> Sequence[Device]:
         return [Device("cpu", 0, processor_name(), "cpu", "native", f"Cython, {_kernels.active_isa()}", memory())]

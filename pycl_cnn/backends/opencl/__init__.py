@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 from ...errors import DeviceError
-from ...ops.base import Op
 from ...plan import Plan
-from ..base import Algorithm, Backend, Device, Program
+from ..base import Backend, Device, Program
 
 
 class OpenClBackend(Backend):
@@ -16,17 +14,7 @@ class OpenClBackend(Backend):
 
     name = "opencl"
 
-    @cached_property
-    def algorithms(self) -> dict[type[Op], list[Algorithm]]:  # type: ignore[override]
-        from . import batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax, winograd
-
-        # Where several families have algorithms for an operation, the first family's are tried first.
-        families = (winograd, batch_norm, conv, dropout, loss, matmul, max_pool, movement, optimizer, pointwise, reduce, resample, softmax)
-        tables: dict[type[Op], list[Algorithm]] = {}
-        for family in families:
-            for op, table in family.ALGORITHMS.items():
-                tables.setdefault(op, []).extend(table)
-        return tables
+    families = ("winograd", "batch_norm", "conv", "dropout", "loss", "matmul", "max_pool", "movement", "optimizer", "pack", "pointwise", "reduce", "resample", "softmax")
 
     def devices(self) -> Sequence[Device]:
         """Raises DeviceError where pyopencl or the driver loader cannot be used."""

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ...geometry import ConvGeometry, Phase, PhaseAxis
-from ...ops.base import Op, Spec, floats
+from ...ops.base import Op
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ...ops.movement import Pad
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Table, Value, Zeros, device_context
+from .pack import PackPanels, Panels, lay_out
 from .reduce import reduce_call
-from .sizes import blocks, clamp, grid, stream, vector
+from .sizes import blocks, clamp, grid, vector
 
 
 def tap_offsets(phase: Phase) -> np.ndarray:
@@ -80,77 +81,6 @@ def activation_number(epilogue: Epilogue) -> int:
     return epilogue.activation.number if epilogue.activation else 0
 
 
-# ---- packing ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Panels:
-    """How the weights of one phase are packed: arguments of kernels_cl/pack.cl, and where the panels go."""
-
-    groups: int
-    outs: int
-    reds: int
-    width: int
-    taps: tuple[int, ...]
-    group_stride: int
-    out_stride: int
-    tap_stride: int
-    red_stride: int
-    place: int = 0  # floats before it in the packed array
-
-    @property
-    def size(self) -> int:
-        """Floats of the panels."""
-        return self.groups * blocks(self.outs, self.width) * len(self.taps) * self.reds * self.width
-
-
-@dataclass(frozen=True)
-class PackPanels(Op):
-    """Weights (or a matrix) rearranged into the panels that conv_igemm streams; one set for each phase."""
-
-    panels: tuple[Panels, ...]
-
-    def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
-        return (floats(max(p.place + p.size for p in self.panels)),)
-
-
-class Pack(OpenClAlgorithm):
-    name = "pack"
-
-    def calls(self, node: Node, context: Context) -> list[Call]:
-        assert isinstance(node.op, PackPanels)
-        calls = []
-        for p in node.op.panels:
-            if not p.size:
-                continue
-            items, span = stream(context, p.reds * p.width)
-            arguments = {
-                "source": node.inputs[0],
-                "panels": At(node.outputs[0], p.place),
-                "tap_index": Table(np.array(p.taps, np.int32)),
-                "group_stride": p.group_stride,
-                "out_stride": p.out_stride,
-                "tap_stride": p.tap_stride,
-                "red_stride": p.red_stride,
-                "tap_count": len(p.taps),
-                "reds": p.reds,
-                "outs": p.outs,
-                "width": p.width,
-                "span": span,
-            }
-            calls.append(Call("pack", "pack", *grid(context, items, len(p.taps), p.groups * blocks(p.outs, p.width)), arguments))
-        return calls
-
-
-def lay_out(panels: Sequence[Panels]) -> PackPanels:
-    """The panels one behind the other."""
-    placed, place = [], 0
-    for p in panels:
-        placed.append(replace(p, place=place))
-        place += p.size
-    return PackPanels(tuple(placed))
-
-
 # ---- implicit GEMM ----------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +139,9 @@ def choose_tile(context: Context, pixels: int, outs: int) -> Tile:
     return Tile(min(heights, key=lambda rows: (blocks(pixels, rows) * (rows + 1), -rows)), vectors, width)
 
 
+ITEM_PRODUCTS = 1 << 18  # multiplications of a work-item on a CPU
+
+
 def product_call(context: Context, tile: Tile, pixels: int, groups: int, arguments: dict[str, Any], activation: int) -> Call:
     """The implicit GEMM of `pixels` by `arguments["outs"]` with panels of tile.panel, in the form that suits the device."""
     defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation}
@@ -217,8 +150,9 @@ def product_call(context: Context, tile: Tile, pixels: int, groups: int, argumen
     if context.device.is_gpu:
         size = (panel_count * tile.columns, pixel_blocks * tile.lines, groups)
         return Call("conv_igemm_tiled", "conv_igemm_tiled", size, tile.local_size, arguments, {**defines, "COLUMNS": tile.columns, "LINES": tile.lines})
-    # Enough work-items for every core to have several, by sizes alone; a panel stays in the cache for the blocks of an item.
-    per_item = clamp(pixel_blocks * panel_count * groups // 64, 1, 16)
+    # Work-items of a few microseconds: drivers deal them out in large shares, and only many small ones balance busy cores.
+    block_products = tile.pixels * tile.panel * max(1, arguments["tap_count"] * arguments["reds"])
+    per_item = clamp(ITEM_PRODUCTS // block_products, 1, max(1, pixel_blocks * panel_count * groups // 64))
     more = {"zeros": Zeros(arguments["reds"]), "blocks_per_item": per_item}
     return Call("conv_igemm", "conv_igemm", (blocks(pixel_blocks, per_item), panel_count, groups), (1, 1, 1), {**arguments, **more}, defines)
 
@@ -564,5 +498,4 @@ ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {
     Conv: [Depthwise(), RowTaps(), ImplicitGemm()],
     ConvBackwardInput: [Depthwise(), ImplicitGemm()],
     ConvBackwardWeight: [DepthwiseWeightGradient(), RowTapsWeightGradient(), WeightGradient()],
-    PackPanels: [Pack()],
 }

@@ -21,6 +21,8 @@ from ...errors import DeviceError
 # Candidates for one multiply-add, numbered as MULTIPLY_ADD in kernels_cl/vectors.cl.
 MULTIPLY_ADD_FORMS = {1: "a*b+c", 2: "fma", 3: "mad"}
 
+_PROBE_ROUNDS = 12
+_PROBE_SECONDS = 60
 _PROBE = pathlib.Path(__file__).with_name("probe.py")
 
 
@@ -190,35 +192,41 @@ def _candidates(device):
     return [(width, form) for width in widths for form in MULTIPLY_ADD_FORMS]
 
 
-def _measure(device, seconds=60):
-    """GFLOP/s of every candidate, in a process that may die: some compilers crash on vectors they do not support.
+def _ask_probe(device, candidates, rounds):
+    """(answers of probe.py, what it complained about); fewer answers than expected where it died or hung."""
+    from . import programs
+
+    request = json.dumps({"index": device.index, "source": programs.source_text("conv_igemm"), "candidates": candidates, "rounds": rounds})
+    try:
+        done = subprocess.run([sys.executable, str(_PROBE)], input=request, capture_output=True, text=True, timeout=_PROBE_SECONDS)
+        answer, complaint = done.stdout, done.stderr
+    except subprocess.TimeoutExpired as slow:
+        answer, complaint = (slow.stdout or b"").decode(errors="replace"), f"no answer in {_PROBE_SECONDS} s"
+    return [json.loads(line) for line in answer.splitlines() if line.startswith("{") and line.endswith("}")], complaint
+
+
+def _measure(device):
+    """GFLOP/s of every candidate, 0 where it does not work; in processes that may die: some compilers crash on vectors they do not support.
 
     Raises OpenCLUnavailable when not one gives the correct result.
     """
-    from . import programs
-
-    source = programs.source_text("conv_igemm")
     waiting = _candidates(device)
-    measured, failures = {}, []
+    measured, failures = dict.fromkeys(waiting, 0.0), []
+    working = []
     while waiting:
-        request = json.dumps({"index": device.index, "source": source, "candidates": waiting})
-        try:
-            done = subprocess.run([sys.executable, str(_PROBE)], input=request, capture_output=True, text=True, timeout=seconds)
-            answer, complaint = done.stdout, done.stderr
-        except subprocess.TimeoutExpired as slow:
-            answer, complaint = (slow.stdout or b"").decode(errors="replace"), f"no answer in {seconds} s"
-        rates = [json.loads(line) for line in answer.splitlines() if line.startswith("{") and line.endswith("}")]
-        for candidate, rate in zip(waiting, rates, strict=False):
-            measured[candidate] = rate["gflops"]
-            failures += [rate["failure"]] if rate["failure"] else []
-        if len(rates) < len(waiting):
-            measured[waiting[len(rates)]] = 0.0      # the process died or hung on this one
-            failures.append(f"the compiler or the kernel crashed or hung; {complaint[-1000:]}")
-        waiting = waiting[len(rates) + 1:]
-    if not any(measured.values()):
+        answers, complaint = _ask_probe(device, waiting, 0)
+        working += [candidate for candidate, answer in zip(waiting, answers, strict=False) if not answer["failure"]]
+        failures += [answer["failure"] for answer in answers if answer["failure"]]
+        if len(answers) < len(waiting):
+            failures.append(f"the compiler or the kernel crashed or hung on {waiting[len(answers)]}; {complaint[-1000:]}")
+        waiting = waiting[len(answers) + 1:]
+    if not working:
         raise OpenCLUnavailable(
-            f"[opencl] device {device.index} ({device.name}, {device.platform_version}) builds no correct kernel: {failures[0] if failures else ''}"
+            f"[opencl] device {device.index} ({device.name}, {device.platform_version}) builds no correct kernel: {failures[0]}"
         )
+    answers, _ = _ask_probe(device, working, _PROBE_ROUNDS)
+    rates = answers[0]["gflops"] if answers else [1.0] * len(working)      # too slow to be timed: the first that works
+    measured.update(zip(working, rates, strict=True))
     return measured
 
 

@@ -8,7 +8,8 @@ from ...ops.conv import Epilogue
 from ...ops.matmul import MatMul
 from ...ops.movement import Transpose
 from .call import Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
-from .conv import PackPanels, Panels, choose_tile, igemm_call, lay_out, weight_gradient_calls, weight_gradient_parts
+from .conv import choose_tile, igemm_call, weight_gradient_calls, weight_gradient_parts
+from .pack import PackPanels, Panels, lay_out
 
 
 def row_of_pixels(count: int) -> Phase:

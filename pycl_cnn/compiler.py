@@ -11,7 +11,6 @@ import numpy as np
 from . import random
 from .autodiff import gradients
 from .backends.base import Program
-from .device import device as find_device
 from .eager import ProgramCache, finish
 from .errors import ShapeError
 from .functional.door import NCHW_TO_NHWC, NHWC_TO_NCHW
@@ -21,6 +20,7 @@ from .ops.leaf import State
 from .ops.movement import Expand, Reshape, Transpose
 from .ops.optimizer import UpdateRule
 from .passes import canonical
+from .placement import device as find_device
 from .trace import Symbol, Tracer, as_input_array, emit, tracing
 
 Spec = tuple[tuple[int, ...], Any]

@@ -1,0 +1,83 @@
+"""Weights and matrices rearranged into the panels that conv_igemm streams. See kernels_cl/pack.cl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...ops.base import Op, Spec, floats
+from .call import At, Call, Context, Node, OpenClAlgorithm, Table
+from .sizes import blocks, grid, stream
+
+
+@dataclass(frozen=True)
+class Panels:
+    """How the weights of one phase are packed: arguments of kernels_cl/pack.cl, and where the panels go."""
+
+    groups: int
+    outs: int
+    reds: int
+    width: int
+    taps: tuple[int, ...]
+    group_stride: int
+    out_stride: int
+    tap_stride: int
+    red_stride: int
+    place: int = 0  # floats before it in the packed array
+
+    @property
+    def size(self) -> int:
+        """Floats of the panels."""
+        return self.groups * blocks(self.outs, self.width) * len(self.taps) * self.reds * self.width
+
+
+@dataclass(frozen=True)
+class PackPanels(Op):
+    """Weights (or a matrix) rearranged into the panels that conv_igemm streams; one set for each phase."""
+
+    panels: tuple[Panels, ...]
+
+    def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
+        return (floats(max(p.place + p.size for p in self.panels)),)
+
+
+class Pack(OpenClAlgorithm):
+    name = "pack"
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        assert isinstance(node.op, PackPanels)
+        calls = []
+        for p in node.op.panels:
+            if not p.size:
+                continue
+            items, span = stream(context, p.reds * p.width)
+            arguments = {
+                "source": node.inputs[0],
+                "panels": At(node.outputs[0], p.place),
+                "tap_index": Table(np.array(p.taps, np.int32)),
+                "group_stride": p.group_stride,
+                "out_stride": p.out_stride,
+                "tap_stride": p.tap_stride,
+                "red_stride": p.red_stride,
+                "tap_count": len(p.taps),
+                "reds": p.reds,
+                "outs": p.outs,
+                "width": p.width,
+                "span": span,
+            }
+            calls.append(Call("pack", "pack", *grid(context, items, len(p.taps), p.groups * blocks(p.outs, p.width)), arguments))
+        return calls
+
+
+def lay_out(panels: Sequence[Panels]) -> PackPanels:
+    """The panels one behind the other."""
+    placed, place = [], 0
+    for p in panels:
+        placed.append(replace(p, place=place))
+        place += p.size
+    return PackPanels(tuple(placed))
+
+
+ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {PackPanels: [Pack()]}
