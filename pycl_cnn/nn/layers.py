@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,16 @@ from .module import Module
 from .parameter import Buffer, Parameter
 
 
-class _Conv(Module):
-    axes: int
-    transposed = False
+class _ConvBase(Module):
+    """What convolutions and transposed convolutions have in common."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, groups: int, bias: bool) -> None:
+    axes: int
+    transposed: bool
+    #: the door of `pycl_cnn.functional`
+    function: Callable[..., Any]
+    stride: Any
+
+    def _make(self, in_channels: int, out_channels: int, kernel_size: Any, groups: int, bias: bool) -> None:
         name = type(self).__name__
         (in_channels,), (out_channels,), (groups,) = (
             positive(name, key, value, 1) for key, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups))
@@ -34,7 +40,7 @@ class _Conv(Module):
         self.bias = Parameter(init.uniform((out_channels,), 1 / math.sqrt(init.fan_in(shape)))) if bias else None
 
     def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"  # type: ignore[attr-defined]
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         for key, default in (("padding", 0), ("output_padding", 0), ("dilation", 1), ("groups", 1), ("flip", False)):
             value = getattr(self, key, default)
             if value != default:
@@ -42,10 +48,8 @@ class _Conv(Module):
         return text if self.bias is not None else f"{text}, bias=False"
 
 
-class Conv2d(_Conv):
-    """Two-dimensional convolution. See :func:`pycl_cnn.functional.conv2d` for padding, dilation, groups and `flip`."""
-
-    axes = 2
+class _Conv(_ConvBase):
+    transposed = False
 
     def __init__(
         self,
@@ -60,84 +64,59 @@ class Conv2d(_Conv):
         *,
         flip: bool = False,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, groups, bias)
+        self._make(in_channels, out_channels, kernel_size, groups, bias)
         self.stride, self.padding, self.dilation, self.flip = stride, padding, dilation, flip
 
     def forward(self, input: Any) -> Any:
-        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, flip=self.flip)
+        return type(self).function(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, flip=self.flip)
+
+
+class _ConvTranspose(_ConvBase):
+    transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+    ) -> None:
+        self._make(in_channels, out_channels, kernel_size, groups, bias)
+        self.stride, self.padding, self.output_padding, self.dilation = stride, padding, output_padding, dilation
+
+    def forward(self, input: Any) -> Any:
+        return type(self).function(
+            input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )
+
+
+class Conv2d(_Conv):
+    """Two-dimensional convolution. See :func:`pycl_cnn.functional.conv2d` for padding, dilation, groups and `flip`."""
+
+    axes, function = 2, staticmethod(F.conv2d)
 
 
 class Conv1d(_Conv):
     """One-dimensional convolution of [n,c,l]. See :func:`pycl_cnn.functional.conv1d`."""
 
-    axes = 1
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-        bias: bool = True,
-        *,
-        flip: bool = False,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, groups, bias)
-        self.stride, self.padding, self.dilation, self.flip = stride, padding, dilation, flip
-
-    def forward(self, input: Any) -> Any:
-        return F.conv1d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, flip=self.flip)
+    axes, function = 1, staticmethod(F.conv1d)
 
 
-class ConvTranspose2d(_Conv):
+class ConvTranspose2d(_ConvTranspose):
     """Two-dimensional transposed convolution. See :func:`pycl_cnn.functional.conv_transpose2d`."""
 
-    axes, transposed = 2, True
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Any = 1,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, groups, bias)
-        self.stride, self.padding, self.output_padding, self.dilation = stride, padding, output_padding, dilation
-
-    def forward(self, input: Any) -> Any:
-        return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+    axes, function = 2, staticmethod(F.conv_transpose2d)
 
 
-class ConvTranspose1d(_Conv):
+class ConvTranspose1d(_ConvTranspose):
     """One-dimensional transposed convolution of [n,c,l]. See :func:`pycl_cnn.functional.conv_transpose1d`."""
 
-    axes, transposed = 1, True
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Any = 1,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, groups, bias)
-        self.stride, self.padding, self.output_padding, self.dilation = stride, padding, output_padding, dilation
-
-    def forward(self, input: Any) -> Any:
-        return F.conv_transpose1d(input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+    axes, function = 1, staticmethod(F.conv_transpose1d)
 
 
 class Linear(Module):

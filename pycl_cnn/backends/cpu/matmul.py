@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from ...geometry import Phase, PhaseAxis
 from ...ops.base import Op
 from ...ops.conv import Epilogue
 from ...ops.matmul import MatMul
-from ...ops.movement import Transpose
+from ..matrices import first_untransposed, is_outer_products, matrix_sizes, row_of_pixels
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, output_members, patch_members
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
-
-
-def row_of_pixels(count: int) -> Phase:
-    """One image of 1 x count pixels, one tap."""
-    return Phase(PhaseAxis(1, 1, 1, 0, 1, 0, 1, 0, 1), PhaseAxis(count, 1, 1, 0, 1, 0, 1, 0, 1))
-
-
-def _sizes(node: Node) -> tuple[int, int, int]:
-    """(m, n, k); the second operand may be packed already."""
-    assert isinstance(node.op, MatMul)
-    m, n = node.outputs[0].shape
-    return m, n, node.inputs[0].shape[0 if node.op.transpose_a else 1]
 
 
 class PackedGemm(CpuAlgorithm):
@@ -31,15 +18,11 @@ class PackedGemm(CpuAlgorithm):
     reason = "GEMM over a packed second operand"
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
-        op = node.op
-        assert isinstance(op, MatMul)
-        m, n, k = _sizes(node)
+        m, n, k = matrix_sizes(node)
         with graph.at(node):
-            if op.transpose_a:
-                a = graph.apply(Transpose((1, 0)), node.inputs[0])
-                (y,) = graph.add(MatMul(False, op.transpose_b, op.epilogue), a, *node.inputs[1:])
-                graph.replace(node.outputs[0], y)
-                node = y.node
+            node = first_untransposed(graph, node)
+            op = node.op
+            assert isinstance(op, MatMul)
             layout = {
                 "groups": 1,
                 "outs": n,
@@ -59,7 +42,7 @@ class PackedGemm(CpuAlgorithm):
 
     def launches(self, node: Node) -> list[Launch]:
         assert isinstance(node.op, MatMul)
-        m, n, k = _sizes(node)
+        m, n, k = matrix_sizes(node)
         epilogue: Epilogue = node.op.epilogue
         bias, residual = epilogue_buffers(node, epilogue)
         phase = row_of_pixels(m)
@@ -83,12 +66,10 @@ class OuterProducts(CpuAlgorithm):
     reason = "a^T b sums over rows: the weight gradient's kernel"
 
     def supports(self, node: Node, device: Device) -> bool:
-        op = node.op
-        assert isinstance(op, MatMul)
-        return op.transpose_a and not op.transpose_b and op.epilogue == Epilogue()
+        return is_outer_products(node)
 
     def _blocks(self, node: Node) -> dict[str, int]:
-        m, n, k = _sizes(node)
+        m, n, k = matrix_sizes(node)
         return _kernels.weight_gradient_blocks(k, m, n)
 
     def workspace(self, node: Node, device: Device) -> int:
@@ -96,7 +77,7 @@ class OuterProducts(CpuAlgorithm):
         return parts * node.outputs[0].nbytes if parts > 1 else 0
 
     def launches(self, node: Node) -> list[Launch]:
-        m, n, k = _sizes(node)
+        m, n, k = matrix_sizes(node)
         sizes = self._blocks(node)
         target: Buffer = At(None) if sizes["parts"] > 1 else node.outputs[0]
         phase = row_of_pixels(k)

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from ...geometry import Phase, PhaseAxis
 from ...ops.base import Op
-from ...ops.conv import Epilogue
 from ...ops.matmul import MatMul
-from ...ops.movement import Transpose
+from ..matrices import first_untransposed, is_outer_products, matrix_sizes, row_of_pixels
 from .call import Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
 from .conv import choose_tile, igemm_call, weight_gradient_calls, weight_gradient_parts
 from .pack import PackPanels, Panels, lay_out
-
-
-def row_of_pixels(count: int) -> Phase:
-    """One image of 1 x count pixels, one tap."""
-    return Phase(PhaseAxis(1, 1, 1, 0, 1, 0, 1, 0, 1), PhaseAxis(count, 1, 1, 0, 1, 0, 1, 0, 1))
-
-
-def _sizes(node: Node) -> tuple[int, int, int]:
-    """(m, n, k); the second operand may be packed already."""
-    assert isinstance(node.op, MatMul)
-    m, n = node.outputs[0].shape
-    return m, n, node.inputs[0].shape[0 if node.op.transpose_a else 1]
 
 
 class PackedGemm(OpenClAlgorithm):
@@ -31,15 +17,11 @@ class PackedGemm(OpenClAlgorithm):
     reason = "GEMM over a packed second operand"
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
-        op = node.op
-        assert isinstance(op, MatMul)
-        m, n, k = _sizes(node)
+        m, n, k = matrix_sizes(node)
         with graph.at(node):
-            if op.transpose_a:
-                a = graph.apply(Transpose((1, 0)), node.inputs[0])
-                (y,) = graph.add(MatMul(False, op.transpose_b, op.epilogue), a, *node.inputs[1:])
-                graph.replace(node.outputs[0], y)
-                node = y.node
+            node = first_untransposed(graph, node)
+            op = node.op
+            assert isinstance(op, MatMul)
             width = choose_tile(device_context(device), m, n).panel
             panels = Panels(1, n, k, width, (0,), 0, k if op.transpose_b else 1, 0, 1 if op.transpose_b else n)
             graph.rewire(node, 1, graph.apply(lay_out([panels]), node.inputs[1]))
@@ -47,7 +29,7 @@ class PackedGemm(OpenClAlgorithm):
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         assert isinstance(node.op, MatMul)
-        m, n, k = _sizes(node)
+        m, n, k = matrix_sizes(node)
         packed = node.inputs[1].op
         assert isinstance(packed, PackPanels)
         tile = choose_tile(context, m, n)
@@ -61,17 +43,15 @@ class OuterProducts(OpenClAlgorithm):
     reason = "a^T b sums over rows: the weight gradient's kernel"
 
     def supports(self, node: Node, device: Device) -> bool:
-        op = node.op
-        assert isinstance(op, MatMul)
-        return op.transpose_a and not op.transpose_b and op.epilogue == Epilogue()
+        return is_outer_products(node)
 
     def workspace(self, node: Node, device: Device) -> int:
-        m, n, k = _sizes(node)
+        m, n, k = matrix_sizes(node)
         parts = weight_gradient_parts(k, 1, n, m, 1)
         return parts * node.outputs[0].nbytes if parts > 1 else 0
 
     def calls(self, node: Node, context: Context) -> list[Call]:
-        m, n, k = _sizes(node)
+        m, n, k = matrix_sizes(node)
         a, b = node.inputs
         return weight_gradient_calls(context, b, a, node.outputs[0], (1, 1, k, n), (1, 1, k, m), row_of_pixels(k), 1, n)
 

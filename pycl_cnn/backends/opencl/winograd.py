@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, Epilogue
+from ..matrices import row_of_pixels
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
 from .conv import Tile, activation_number, choose_tile, epilogue_arguments, product_call, roles, source_arguments
-from .matmul import row_of_pixels
 from .sizes import blocks, channels_per_item, clamp, grid
 
 FREQUENCIES = 36
