@@ -195,6 +195,39 @@ def test_winograd(context, random, n, h, w, c, k, pad, extras, flipped):
     close(y, reference, 16 * 9 * c, scale=4)
 
 
+@pytest.mark.parametrize("n, h, w, c, k, pad", [(1, 5, 6, 3, 5, (1, 1)), (2, 4, 9, 21, 18, (2, 0))])
+def test_winograd_gradient(context, random, n, h, w, c, k, pad):
+    """The transforms, with NumPy's sums over tiles between them, in two chunks."""
+    rows, columns = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2
+    x, dy = normal(random, n, h, w, c), normal(random, n, rows, columns, k)
+    vec = context.define("winograd_gradient", "VEC")
+    tile_rows, tile_columns = ceil_div(rows, 4), ceil_div(columns, 4)
+    tiles = n * tile_rows * tile_columns
+    sums = []
+    for first, count in ((0, tiles // 2), (tiles // 2, tiles - tiles // 2)):
+        if count == 0:
+            continue
+        chunk = dict(tile_rows=tile_rows, tile_columns=tile_columns, first_tile=first, channels_per_item=2 * vec)
+        v = execute(
+            context, "winograd", "winograd_input", (ceil_div(c, 2 * vec), count), (1, 1), dict(x=x), dict(v=(count, 36, c)),
+            x_rows=h, x_columns=w, channels=c, pad_top=pad[0], pad_left=pad[1], **chunk,
+        )["v"]
+        spread = execute(
+            context, "winograd_gradient", "winograd_gradient_output", (ceil_div(k, 2 * vec), count), (1, 1), dict(dy=dy), dict(w=(count, 36, k)),
+            y_rows=rows, y_columns=columns, channels=k, **chunk,
+        )["w"]
+        sums.append(numpy.einsum("tfk,tfc->fkc", spread, v))
+    dw = execute(
+        context, "winograd_gradient", "winograd_gradient_filters", (ceil_div(c, 2 * vec), k), (1, 1), dict(u=numpy.stack(sums)),
+        dict(dw=(k, 3, 3, c)), outs=k, channels=c, chunks=len(sums), channels_per_item=2 * vec,
+    )["dw"]
+    padded = numpy.pad(x.astype(float), ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)))
+    reference = numpy.zeros((k, 3, 3, c))
+    for r, s in itertools.product(range(3), range(3)):
+        reference[:, r, s] = numpy.einsum("nabk,nabc->kc", dy, padded[:, r:r + rows, s:s + columns])
+    close(dw, reference, 64 * n * rows * columns, scale=4)
+
+
 @pytest.mark.parametrize("channels", [5, 16, 35])
 @pytest.mark.parametrize("extras", [False, True])
 def test_conv_depthwise(context, random, channels, extras):

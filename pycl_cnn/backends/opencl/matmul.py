@@ -6,7 +6,8 @@ from ...ops.base import Op
 from ...ops.matmul import MatMul
 from ..matrices import first_untransposed, is_outer_products, matrix_sizes, row_of_pixels
 from .call import Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
-from .conv import choose_tile, igemm_call, weight_gradient_calls, weight_gradient_parts
+from .conv import choose_tile, igemm_call
+from .conv_weight_gradient import weight_gradient_calls, weight_gradient_parts
 from .pack import PackPanels, Panels, lay_out
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
-from ...ops.conv import Conv, ConvBackwardInput, Epilogue
+from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ..matrices import row_of_pixels
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
 from .conv import Tile, activation_number, choose_tile, epilogue_arguments, product_call, roles, source_arguments
+from .conv_weight_gradient import gradient_call
 from .sizes import blocks, channels_per_item, clamp, grid
 
 FREQUENCIES = 36
 CHUNK_BYTES = 4 << 20  # transformed inputs and products of a chunk of tiles: what a cache between core and memory holds
 LEAST_TILES = 112  # of a chunk: the filters are read once for each
+MOST_CHUNKS = 16  # of a weight gradient
 FLOPS_PER_BYTE = 6.0  # of a core at its peak, while memory moves a byte
 
 
@@ -38,6 +40,12 @@ def tiles_of_chunk(source: tuple[int, ...], target: tuple[int, ...]) -> int:
     tiles = tiles_of(target)
     most = max(LEAST_TILES, CHUNK_BYTES // (4 * FREQUENCIES * (source[3] + target[3])))
     return blocks(tiles, max(1, blocks(tiles, most)))
+
+
+def each_tile(context: Context, channels: int, tiles: int) -> tuple[dict[str, int], tuple[tuple[int, ...], tuple[int, ...] | None]]:
+    """Arguments and launch sizes of a transform of `channels` channels of `tiles` tiles."""
+    per_item = channels_per_item(context, "winograd", channels, tiles)
+    return {"channels": channels, "channels_per_item": per_item}, grid(context, blocks(channels, per_item), tiles)
 
 
 @dataclass(frozen=True)
@@ -153,11 +161,7 @@ class Winograd(OpenClAlgorithm):
         v, m = At(None), At(None, FREQUENCIES * chunk * c)
         activation = {"ACTIVATION": activation_number(epilogue)}
 
-        def each_tile(channels: int) -> tuple[dict[str, int], tuple[tuple[int, ...], tuple[int, ...] | None]]:
-            per_item = channels_per_item(context, "winograd", channels, tiles)
-            return {"channels": channels, "channels_per_item": per_item}, grid(context, blocks(channels, per_item), tiles)
-
-        channels, size = each_tile(c)
+        channels, size = each_tile(context, c, tiles)
         image = {"x": node.inputs[0], "x_rows": source[1], "x_columns": source[2], "pad_top": top, "pad_left": left}
         into = Call("winograd", "winograd_input", *size, {**image, "v": v, **shared, **channels}, {"ACTIVATION": 0})
         products = {
@@ -177,14 +181,87 @@ class Winograd(OpenClAlgorithm):
             "outs": k,
         }
         multiply = product_call(context, self._tile(context, node), tiles, FREQUENCIES, products, 0)
-        channels, size = each_tile(k)
+        channels, size = each_tile(context, k, tiles)
         result = {"y": node.outputs[0], "y_rows": target[1], "y_columns": target[2], **epilogue_arguments(node, epilogue)}
         back = Call("winograd", "winograd_output", *size, {**result, "m": m, **shared, **channels}, activation)
         return [into, multiply, back]
 
 
+class WinogradGradient(OpenClAlgorithm):
+    """Weight gradient of 3x3 convolutions with stride 1: F(4x4, 3x3) turned around. See kernels_cl/winograd_gradient.cl."""
+
+    name = "winograd"
+    reason = Winograd.reason
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return three_by_three(node.op.geometry)  # type: ignore[attr-defined]
+
+    def _chunk_tiles(self, g: ConvGeometry) -> int:
+        """Tiles of a chunk; at most MOST_CHUNKS chunks, since each has sums of its own."""
+        tiles = tiles_of(g.output_shape)
+        return max(tiles_of_chunk(g.input_shape, g.output_shape), blocks(tiles, MOST_CHUNKS))
+
+    def pays(self, node: Node, device: Device) -> bool:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        c, k, tiles = g.channels, g.out_channels, tiles_of(g.output_shape)
+        direct = 2 * 9 * c * k * math.prod(g.output_shape[:3])
+        products = 2 * FREQUENCIES * tiles * c * k
+        chunks = blocks(tiles, self._chunk_tiles(g))
+        moved = 4 * FREQUENCIES * 2 * (tiles * (c + k) + chunks * c * k)
+        return min(c, k) >= 16 and products + moved * FLOPS_PER_BYTE < 0.9 * direct
+
+    def _sizes(self, g: ConvGeometry) -> tuple[int, int, int]:
+        """Floats of v, w and of the sums of all chunks."""
+        chunk = self._chunk_tiles(g)
+        chunks = blocks(tiles_of(g.output_shape), chunk)
+        return FREQUENCIES * chunk * g.channels, FREQUENCIES * chunk * g.out_channels, FREQUENCIES * chunks * g.channels * g.out_channels
+
+    def workspace(self, node: Node, device: Device) -> int:
+        assert isinstance(node.op, ConvBackwardWeight)
+        return 4 * sum(self._sizes(node.op.geometry))
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        assert isinstance(node.op, ConvBackwardWeight)
+        g = node.op.geometry
+        x, dy = node.inputs
+        c, k = g.channels, g.out_channels
+        chunk, tiles = self._chunk_tiles(g), tiles_of(g.output_shape)
+        v_size, w_size, _ = self._sizes(g)
+        v, w = At(None), At(None, v_size)
+        rows, columns = tile_grid(g.output_shape)
+        calls = []
+        for number, first in enumerate(range(0, tiles, chunk)):
+            count = min(chunk, tiles - first)
+            shared = {"tile_rows": rows, "tile_columns": columns, "first_tile": first}
+            image = {"x": x, "x_rows": g.size[0], "x_columns": g.size[1], "pad_top": g.padding[0][0], "pad_left": g.padding[1][0], "v": v}
+            gradient = {"dy": dy, "y_rows": g.out[0], "y_columns": g.out[1], "w": w}
+            channels, size = each_tile(context, c, count)
+            calls.append(Call("winograd", "winograd_input", *size, {**image, **shared, **channels}, {"ACTIVATION": 0}))
+            channels, size = each_tile(context, k, count)
+            calls.append(Call("winograd_gradient", "winograd_gradient_output", *size, {**gradient, **shared, **channels}))
+            products = {
+                "x": v,
+                "dy": w,
+                "parts": At(None, v_size + w_size + number * FREQUENCIES * c * k),
+                "images": 1,
+                **source_arguments((1, 1, count, FREQUENCIES * c), row_of_pixels(count)),
+                "dy_image_stride": 0,
+                "dy_row_stride": 0,
+                "dy_column_stride": FREQUENCIES * k,
+                "reds": c,
+                "outs": k,
+                "groups": FREQUENCIES,
+                "pixels_per_part": count,
+            }
+            calls.append(gradient_call(context, 1, products))
+        channels, size = each_tile(context, c, k)
+        sums = {"u": At(None, v_size + w_size), "dw": node.outputs[0], "outs": k, "chunks": blocks(tiles, chunk)}
+        return [*calls, Call("winograd_gradient", "winograd_gradient_filters", *size, {**sums, **channels})]
+
+
 ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {
     Conv: [Winograd()],
     ConvBackwardInput: [Winograd()],
+    ConvBackwardWeight: [WinogradGradient()],
     TransformFilters: [TransformFiltersKernel()],
 }
