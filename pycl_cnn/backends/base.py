@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import DeviceError, DtypeError, ShapeError, UnsupportedError
 from ..graph import Graph, Node, Value
-from ..ops.base import Op
+from ..ops.base import FLOAT, INT, Op
 from ..ops.leaf import State
 from ..plan import Kind, Plan, Step, does_work, make_plan, protect
 
@@ -55,6 +55,10 @@ class Algorithm:
         """Whether it can do this node on this device."""
         return True
 
+    def why(self, node: Node, device: Device) -> str:
+        """Why it was chosen for this node."""
+        return self.reason
+
     def pays(self, node: Node, device: Device) -> bool:
         """Whether it is worth while for this node; not asked when the algorithm is forced by name."""
         return True
@@ -79,8 +83,11 @@ class Backend:
     def algorithms(self) -> Mapping[type[Op], Sequence[Algorithm]]:
         """For each operation its algorithms, in the order in which they are tried."""
         tables: dict[type[Op], list[Algorithm]] = {}
-        for family in self.families:
-            for op, table in import_module(f"{type(self).__module__}.{family}").ALGORITHMS.items():
+        from .host import HOST_ALGORITHMS
+
+        families = [import_module(f"{type(self).__module__}.{family}").ALGORITHMS for family in self.families]
+        for family in (*families, HOST_ALGORITHMS):
+            for op, table in family.items():
                 tables.setdefault(op, []).extend(table)
         return tables
 
@@ -116,7 +123,7 @@ class Backend:
                 continue
             if algorithm.supports(node, device) and (wanted is not None or algorithm.pays(node, device)):
                 node.algorithm = algorithm
-                node.reason = f"forced by {kind}={wanted}" if wanted else algorithm.reason
+                node.reason = f"forced by {kind}={wanted}" if wanted else algorithm.why(node, device)
                 prepared = algorithm.prepare(graph, node, device)
                 prepared.algorithm, prepared.reason = algorithm, node.reason
                 return
@@ -263,7 +270,7 @@ class Program:
     def _converted(name: str, value: Value, array: Any) -> np.ndarray:
         from ..trace import as_input_array
 
-        array = as_input_array(array, "run")
+        array = as_input_array(array, "run") if value.dtype in (FLOAT, INT) else np.asarray(array)
         if array.shape != value.shape:
             raise ShapeError("run", f"input {name!r} must have the shape the program was made for", expected=value.shape, given=array.shape)
         if array.dtype != value.dtype:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from ...graph import Value
 from ...ops.base import Op
 from ...ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
+from ..host import words
 from ..strided import bits_of, broadcast_strides, dense_strides, merge_axes, padded_axes
 from . import _kernels
-from .launch import At, CpuAlgorithm, Launch, Node, launch
+from .launch import At, CpuAlgorithm, Device, Launch, Node, launch
 
 
 def copy_launch(
@@ -77,6 +78,9 @@ def _as_matrix(shape: Sequence[int], s: Sequence[int], t: Sequence[int]) -> tupl
 
 class StridedCopy(CpuAlgorithm):
     name = "strided copy"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return words(node)
 
     def launches(self, node: Node) -> list[Launch]:
         op, (y,) = node.op, node.outputs

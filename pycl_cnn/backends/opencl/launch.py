@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy
 
+from ..host import evaluate
 from . import devices as _devices
 from .programs import signatures
 
@@ -60,3 +61,31 @@ class Launch:
     def enqueue(self):
         """Puts the kernel into the context's in-order queue and returns its event."""
         return self._enqueue(self._queue, self.kernel, self.global_size, self.local_size)
+
+
+class HostLaunch:
+    """A host step in the queue: waits for what comes before, copies its inputs to the host, evaluates, copies back.
+
+    `place` gives the buffer of a value and its offset in bytes.
+    """
+
+    __slots__ = ("_copy", "_node", "_place", "_queue")
+
+    def __init__(self, context, node, place):
+        self._copy = _devices.import_pyopencl().enqueue_copy
+        self._queue, self._node, self._place = context.queue, node, place
+
+    def _read(self, value):
+        array = numpy.empty(value.spec.nbytes, numpy.uint8)
+        if array.size:
+            buffer, offset = self._place(value)
+            self._copy(self._queue, array, buffer, src_offset=offset)
+        return array.view(value.dtype).reshape(value.shape)
+
+    def _write(self, value, array):
+        buffer, offset = self._place(value)
+        self._copy(self._queue, buffer, numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8), dst_offset=offset)
+
+    def enqueue(self):
+        """Does it now: the copies wait for what stands in the queue before."""
+        evaluate(self._node, self._read, self._write)

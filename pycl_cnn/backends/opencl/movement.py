@@ -9,8 +9,9 @@ import numpy as np
 
 from ...ops.base import Op
 from ...ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
+from ..host import words
 from ..strided import bits_of, broadcast_strides, dense_strides, merge_axes
-from .call import At, Call, Context, Node, OpenClAlgorithm, Table, Value
+from .call import At, Call, Context, Device, Node, OpenClAlgorithm, Table, Value
 from .sizes import CPU_ITEM, blocks, clamp, grid, stream
 
 TILE = 16  # edge of the square that a work-group transposes
@@ -88,6 +89,9 @@ def fill_call(context: Context, y: Value, value: float) -> Call:
 
 class StridedCopy(OpenClAlgorithm):
     name = "strided copy"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return words(node)
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         op, (y,) = node.op, node.outputs

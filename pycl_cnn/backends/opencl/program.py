@@ -14,9 +14,10 @@ import numpy as np
 from ...ops.leaf import Constant
 from ...plan import Kind, Plan, Step, Storage
 from ..base import Device, Program
+from ..host import HostStep
 from .call import At, Call, OpenClAlgorithm, Table, Zeros
 from .devices import import_pyopencl
-from .launch import Launch
+from .launch import HostLaunch, Launch
 from .programs import Context
 
 KEPT = (Kind.STATE, Kind.CONSTANT, Kind.SETUP)
@@ -48,11 +49,16 @@ class OpenClProgram(Program):
         if array.nbytes:
             self.cl.enqueue_copy(self.context.queue, buffer, np.asarray(array, order="C"), is_blocking=blocking)
 
-    def _make_launches(self, steps: Sequence[Step], buffers: Mapping[Storage, Any], arena: Any) -> tuple[list[Launch], list[int]]:
+    def _make_launches(self, steps: Sequence[Step], buffers: Mapping[Storage, Any], arena: Any) -> tuple[list[Launch | HostLaunch], list[int]]:
         """The kernels of `steps` with their arguments, and for each the number of its step."""
-        launches, owners = [], []
+        launches: list[Launch | HostLaunch] = []
+        owners = []
         for number, step in enumerate(steps):
             algorithm = step.node.algorithm
+            if isinstance(algorithm, HostStep):
+                launches.append(HostLaunch(self.context, step.node, lambda value: self._place(self.plan.places[value], buffers, arena)))
+                owners.append(number)
+                continue
             assert isinstance(algorithm, OpenClAlgorithm)
             for call in algorithm.calls(step.node, self.context):
                 if 0 in call.global_size:
@@ -76,9 +82,13 @@ class OpenClProgram(Program):
         place = value if isinstance(value, At) else At(value)
         storage = step.workspace if place.value is None else self.plan.places[place.value]
         assert storage is not None
-        if storage in buffers:
-            return (buffers[storage], place.offset)
-        return (arena, storage.offset // 4 + place.offset)
+        buffer, offset = self._place(storage, buffers, arena)
+        return (buffer, offset // 4 + place.offset)
+
+    @staticmethod
+    def _place(storage: Storage, buffers: Mapping[Storage, Any], arena: Any) -> tuple[Any, int]:
+        """The buffer that a storage lies in, and where, in bytes."""
+        return (buffers[storage], 0) if storage in buffers else (arena, storage.offset)
 
     # ---- the contract of Program ---------------------------------------------------------------------------------------
 
@@ -138,7 +148,8 @@ class OpenClProgram(Program):
         seconds = [0.0] * len(self.plan.run)
         for number, launch in zip(self.launch_steps, self.launches, strict=True):
             start = time.perf_counter()
-            launch.enqueue().wait()
+            launch.enqueue()
+            self.context.queue.finish()
             seconds[number] += time.perf_counter() - start
         return seconds
 

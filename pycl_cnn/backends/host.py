@@ -1,0 +1,51 @@
+"""Steps that run on the host, for every backend: what NumPy evaluates, between the backend's kernels.
+
+Two kinds of node come here: `HostOp`, which is written for NumPy, and movements of elements that are not four bytes long, which is
+what kernels move. Nothing is hidden: such a step has the algorithm "numpy" and says in `explain` what is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..graph import Node, Value
+from ..ops.base import Op
+from ..ops.host import HostOp
+from ..ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
+from .base import Algorithm, Device
+
+#: Bytes of an element that kernels move.
+WORD = 4
+
+
+def words(node: Node) -> bool:
+    """Whether all elements that a node reads and writes are as long as kernels take them."""
+    return all(value.dtype.itemsize == WORD for value in (*node.inputs, *node.outputs))
+
+
+class HostStep(Algorithm):
+    """The operation's own NumPy evaluation, in its own dtypes."""
+
+    name = "numpy"
+
+    def why(self, node: Node, device: Device) -> str:
+        cause = "evaluated on the host" if isinstance(node.op, HostOp) else f"no kernel moves {node.inputs[0].dtype}"
+        if device.backend == "cpu":
+            return cause
+        down, up = (sum(value.nbytes for value in dict.fromkeys(values)) / 1024 for values in (node.inputs, node.outputs))
+        return f"{cause}; copies {down:.1f} KiB to the host, {up:.1f} KiB back"
+
+
+def evaluate(node: Node, read: Callable[[Value], np.ndarray], write: Callable[[Value, np.ndarray], None]) -> None:
+    """Do a node's work: `read` gives its inputs, `write` takes its outputs."""
+    results = node.op.reference(*(read(value) for value in node.inputs))
+    for value, result in zip(node.outputs, results, strict=True):
+        if value.nbytes:
+            write(value, np.asarray(result, value.dtype))
+
+
+HOST_STEP = HostStep()
+#: The last choice of every backend that has kernels.
+HOST_ALGORITHMS: dict[type[Op], list[Algorithm]] = {op: [HOST_STEP] for op in (HostOp, Transpose, Copy, Expand, Slice, Flip, Pad, Concat)}

@@ -1,0 +1,38 @@
+"""An operation that NumPy evaluates on the host: for dtypes and meanings that no backend has a kernel for.
+
+A backend runs it between its kernels, as a step of the program like any other, with the copies to the host and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .base import Op, Spec
+
+
+@dataclass(frozen=True, eq=False)
+class HostOp(Op):
+    """``function(*arrays)`` gives arrays of the specs `results`; `label` names it for people."""
+
+    label: str
+    function: Callable[..., Sequence[Any]]
+    results: tuple[Spec, ...]
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
+        return self.results
+
+    def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        with np.errstate(all="ignore"):
+            outputs = self.function(*inputs)
+        return tuple(np.asarray(array, spec.dtype).reshape(spec.shape) for array, spec in zip(outputs, self.results, strict=True))
+
+    def attributes(self) -> str:
+        return ""
