@@ -183,3 +183,26 @@ def test_real_models_as_onnx_reads_them(path):
         np.testing.assert_array_equal(array, found.graph.initializers[tensor.name])
     shapes = {item.name: len(item.type.tensor_type.shape.dim) for item in proto.graph.input if item.name not in found.graph.initializers}
     assert {item.name: len(item.shape or ()) for item in found.graph.inputs} == shapes
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "float_data"), (7, "int64_data"), (11, "double_data"), (6, "int32_data")])
+def test_typed_data_that_are_not_packed(number, name):
+    values = [1, 2, 300] if number in (6, 7) else [1.5, -2.0, 3.0]
+    slot = onnx.TensorProto.DESCRIPTOR.fields_by_name[name].number
+    whole = onnx.TensorProto(name="w", dims=[3], data_type=number)
+    packed = onnx.TensorProto(**{name: values}).SerializeToString()
+    content = packed[2:]
+    if number in (6, 7):
+        single = b"".join(bytes([slot << 3]) + item for item in (b"\x01", b"\x02", b"\xac\x02"))
+    else:
+        size = {1: 4, 11: 8}[number]
+        single = b"".join(bytes([slot << 3 | (5 if size == 4 else 1)]) + content[i : i + size] for i in range(0, len(content), size))
+
+    def file(data):
+        body = whole.SerializeToString() + data
+        return b"\x08\x08\x42\x02\x10\x11\x3a" + bytes([len(body) + 2]) + b"\x2a" + bytes([len(body)]) + body
+
+    for data in (packed, single):
+        assert read(file(data)).graph.initializers["w"].tolist() == values
+    with pytest.raises(pc.FormatError, match="partly packed and partly not"):
+        read(file(packed + single))

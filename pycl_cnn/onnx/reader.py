@@ -29,7 +29,7 @@ MAX_NODES = 200_000  # in a model, a call of a function counted as its body
 MAX_TENSORS = 200_000
 MAX_DEPTH = 16  # of subgraphs within subgraphs, and of functions that call functions
 
-MEMORY_FACTOR, MEMORY_BASE = 64, 16 << 20
+MEMORY_FACTOR, MEMORY_BASE = 64, 4 << 20
 
 Attribute = Any  # float, int, str, np.ndarray, GraphFile, ValueInfo (a type), Reference, or a tuple of those
 
@@ -426,7 +426,7 @@ class _Check:
 
     def __init__(self, wire: Wire, functions: Mapping[tuple[str, str, str], FunctionFile]) -> None:
         self.fail, self.functions = wire.fail, functions
-        self._sizes: dict[tuple[str, str, str], int] = {}  # nodes of a function with those that it calls
+        self._sizes: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._total = 0
 
     def inputs(self, graph: GraphFile) -> None:
@@ -453,7 +453,7 @@ class _Check:
     def _nodes(self, nodes: tuple[NodeFile, ...], given: set[str], outer: tuple[set[str], ...], references: set[str], where: str) -> None:
         """Walk the nodes and add what they give to `given`."""
         for node in nodes:
-            self._total += self._size(node, ())
+            self._total += self._size(node)
             if self._total > MAX_NODES:
                 self.fail(f"{where}{node.label}: with the functions that are called there are more than {MAX_NODES:,} nodes")
             for name in node.inputs:
@@ -478,16 +478,33 @@ class _Check:
             self.fail(f"{where}{node.label} reads its own output {shown(name)}: a cycle")
         self.fail(f"{where}{node.label} reads {shown(name)} before {later.label} gives it: nodes must stand in topological order, without a cycle")
 
-    def _size(self, node: NodeFile, calls: tuple[tuple[str, str, str], ...]) -> int:
+    def _size(self, node: NodeFile) -> int:
         """How many nodes a node stands for."""
         key = (node.domain, node.op, node.overload)
-        inside = sum(self._size(inner, calls) for _, graph in node.graphs() for inner in graph.nodes) if calls else 0
-        if key not in self.functions:
-            return 1 + inside
+        size, _ = self._measured(key, ()) if key in self.functions else (0, 0)
+        return 1 + size
+
+    def _measured(self, key: tuple[str, str, str], calls: tuple[tuple[str, str, str], ...]) -> tuple[int, int]:
+        """A function's nodes with those of the functions that it calls, and how deep these calls go."""
         if key not in self._sizes:
             if key in calls:
-                self.fail(f"the function {shown(node.op)} calls itself")
-            if len(calls) >= MAX_DEPTH:
-                self.fail(f"functions call functions more than {MAX_DEPTH} deep, down to {shown(node.op)}")
-            self._sizes[key] = sum(self._size(inner, (*calls, key)) for inner in self.functions[key].nodes)
-        return 1 + inside + self._sizes[key]
+                self.fail(f"the function {shown(key[1])} calls itself")
+            calls = (*calls, key)
+            size = depth = 0
+            for node in self._inner(self.functions[key].nodes):
+                size += 1
+                called = (node.domain, node.op, node.overload)
+                if called in self.functions:
+                    more, below = (0, len(calls)) if len(calls) > MAX_DEPTH else self._measured(called, calls)
+                    size, depth = size + more, max(depth, below)
+            if depth >= MAX_DEPTH:
+                self.fail(f"functions call functions more than {MAX_DEPTH} deep, down to {shown(key[1])}")
+            self._sizes[key] = size, depth + 1
+        return self._sizes[key]
+
+    def _inner(self, nodes: Iterable[NodeFile]) -> Iterable[NodeFile]:
+        """The nodes and those of their subgraphs."""
+        for node in nodes:
+            yield node
+            for _, graph in node.graphs():
+                yield from self._inner(graph.nodes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -147,10 +147,10 @@ class Tensors:
         wire = self.wire
         name, number, external, located = "", 0, [], False
         dims: list[int] = []
-        typed: dict[int, list[tuple[int, int, int]]] = {}
+        typed = _Typed()
         raw: tuple[int, int] | None = None
         for key, first, last in wire.fields(start, end):
-            field, how = key >> 3, key & 7
+            slot, how = key >> 3, key & 7
             if key == tag(1, VARINT):
                 dims.append(signed(first))
             elif key == tag(1, LENGTH):
@@ -159,8 +159,12 @@ class Tensors:
                 number = first
             elif key == tag(3, LENGTH):
                 wire.fail(f"{owner}: a tensor in segments is not supported")
-            elif field in (_FLOATS, _INT32S, _STRINGS, _INT64S, _DOUBLES, _UINT64S):
-                typed.setdefault(field, []).append((how, first, last))
+            elif key == tag(_STRINGS, LENGTH):
+                typed.texts.append(wire.text(first, last))
+            elif slot in _STORED and how == LENGTH:
+                typed.packed.append((slot, first, last))
+            elif slot in _STORED and how == _STORED[slot][1]:
+                typed.single.setdefault(slot, []).append(first)
             elif key == tag(8, LENGTH):
                 name = wire.text(first, last)
             elif key == tag(9, LENGTH):
@@ -175,14 +179,14 @@ class Tensors:
             check_shape(dims)
             count, bits = math.prod(dims), TYPES[number][1]
             if number == 8:
-                array = self._strings(typed.get(_STRINGS, []), count)
+                array = self._strings(typed.texts, count)
             elif located:
                 data = self.folder.read(self._external(external), -(-count * bits // 8))
                 array = self._from_raw(data, 0, len(data), number, dtype, count)
             elif raw is not None:
                 array = self._from_raw(wire.data, *raw, number, dtype, count)
             else:
-                array = self._from_typed(typed.get(TYPES[number][2], []), number, dtype, count)
+                array = self._from_typed(typed, number, dtype, count)
         except (ValueError, OSError) as error:
             if isinstance(error, FormatError):
                 raise
@@ -194,10 +198,10 @@ class Tensors:
         found = {}
         for start, end in entries:
             key = value = ""
-            for field, first, last in self.wire.fields(start, end):
-                if field == tag(1, LENGTH):
+            for entry, first, last in self.wire.fields(start, end):
+                if entry == tag(1, LENGTH):
                     key = self.wire.text(first, last)
-                elif field == tag(2, LENGTH):
+                elif entry == tag(2, LENGTH):
                     value = self.wire.text(first, last)
             found[key] = value
         numbers = {}
@@ -219,18 +223,22 @@ class Tensors:
         octets = np.frombuffer(data, np.uint8, last - first, first)
         return octets != 0 if number == 9 else _unpacked(octets, bits, dtype, count)
 
-    def _from_typed(self, parts: list[tuple[int, int, int]], number: int, dtype: np.dtype, count: int) -> np.ndarray:
-        """Out of float_data, int32_data, ...; these may come in several parts, packed or one by one."""
+    def _from_typed(self, typed: _Typed, number: int, dtype: np.dtype, count: int) -> np.ndarray:
+        """Out of float_data, int32_data, ...: packed in one or several parts, or one by one."""
         _, bits, field = TYPES[number]
         wire = self.wire
         each = 2 if dtype.kind == "c" else 1
         per = 8 // bits if bits in (2, 4) else 1  # elements in one entry of int32_data
         stored, width = _STORED[field]
-        if width != VARINT:
-            arrays = [wire.array(first, last, stored) for how, first, last in parts if how in (LENGTH, width)]
+        packed = [wire.varints(first, last) if width == VARINT else wire.array(first, last, stored) for own, first, last in typed.packed if own == field]
+        single = typed.single.get(field, [])
+        if packed and single:
+            raise ValueError("its data are written partly packed and partly not")
+        if width == VARINT or not single:
+            entries = packed[0] if len(packed) == 1 else np.concatenate([*packed, np.array(single, stored)])
         else:
-            arrays = [wire.varints(first, last) if how == LENGTH else np.array([first], np.uint64) for how, first, last in parts if how in (LENGTH, VARINT)]
-        entries = arrays[0] if len(arrays) == 1 else np.concatenate([*arrays, np.zeros(0, stored)])
+            octets = b"".join([wire.data[first : first + stored.itemsize] for first in single])
+            entries = np.frombuffer(octets, stored.newbyteorder("<")).astype(stored, copy=False)
         if len(entries) != -(-count * each // per):
             raise ValueError(f"{count:,} elements of type {dtype} need {-(-count * each // per):,} entries of data, it has {len(entries):,}")
         if count == 0:
@@ -246,12 +254,21 @@ class Tensors:
         mask = (1 << bits) - 1  # floats by their bits
         return (entries & np.uint64(mask)).astype(np.uint16 if bits == 16 else np.uint8).view(dtype)
 
-    def _strings(self, parts: list[tuple[int, int, int]], count: int) -> np.ndarray:
-        if len(parts) != count:
-            raise ValueError(f"{count:,} texts are needed, it has {len(parts):,}")
+    def _strings(self, texts: list[str], count: int) -> np.ndarray:
+        if len(texts) != count:
+            raise ValueError(f"{count:,} texts are needed, it has {len(texts):,}")
         array = np.empty(count, object)
-        array[:] = [self.wire.text(first, last) for _, first, last in parts]
+        array[:] = texts
         return array
+
+
+@dataclass
+class _Typed:
+    """What a TensorProto has in the fields of typed data."""
+
+    packed: list[tuple[int, int, int]] = field(default_factory=list)  # field number and where the numbers lie
+    single: dict[int, list[int]] = field(default_factory=dict)  # by field number: varints, or where a float lies
+    texts: list[str] = field(default_factory=list)
 
 
 def _unpacked(octets: np.ndarray, bits: int, dtype: np.dtype, count: int) -> np.ndarray:

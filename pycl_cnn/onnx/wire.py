@@ -20,7 +20,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 MAX_FIELDS = 5_000_000
 
 #: Packed numbers are decoded so many bytes at a time: that takes a few times as much memory.
-CHUNK = 1 << 16
+CHUNK = 1 << 14
 
 
 class Wire:
