@@ -6,7 +6,7 @@ in deep learning; the flipped, mathematical one is the same operation on flipped
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -97,46 +97,46 @@ class Conv(FusedOp):
         return [graph.apply(ConvBackwardInput(self.geometry), dy, w), graph.apply(ConvBackwardWeight(self.geometry), x, dy), *extra]
 
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        from scipy.signal import correlate
-
         g = self.geometry
         x, w = (array.astype(np.float64) for array in inputs[:2])
-        (top, bottom), (left, right) = g.padding
-        x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-        k, r, s, c = w.shape
-        dilated = np.zeros((k, (r - 1) * g.dilation[0] + 1, (s - 1) * g.dilation[1] + 1, c))
-        dilated[:, :: g.dilation[0], :: g.dilation[1]] = w
-        per_group = g.out_channels // g.groups
         y = np.zeros(g.output_shape)
-        for n in range(g.batch):
-            for o in range(k):
-                first = o // per_group * c
-                full = correlate(x[n, :, :, first : first + c], dilated[o], mode="valid", method="direct")[:, :, 0]
-                y[n, :, :, o] = full[:: g.stride[0], :: g.stride[1]][: g.out[0], : g.out[1]]
+        for (r, s), window in _windows(g, x):
+            for outs, ins in _groups(g):
+                y[..., outs] += window[..., ins] @ w[outs, r, s].T
         return (self.epilogue.reference(y, inputs[2:]),)
 
     def flops(self, inputs: Sequence[Spec], outputs: Sequence[Spec]) -> int:
         return 2 * self.geometry.multiply_adds + self.epilogue.flops(outputs[0])
 
 
+def _windows(g: ConvGeometry, x: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """For each kernel element the pixels of the padded x that it meets, [n, oh, ow, c]."""
+    x = np.pad(x, ((0, 0), *g.padding, (0, 0)))
+    for tap in np.ndindex(*g.kernel):
+        yield tap, x[_window(g, tap)]
+
+
+def _window(g: ConvGeometry, tap: tuple[int, ...]) -> tuple[slice, ...]:
+    """Where in a padded input one kernel element reads, or the adjoint writes."""
+    firsts = [t * d for t, d in zip(tap, g.dilation, strict=True)]
+    return (slice(None), *(slice(first, first + (n - 1) * step + 1, step) for first, n, step in zip(firsts, g.out, g.stride, strict=True)))
+
+
+def _groups(g: ConvGeometry) -> Iterator[tuple[slice, slice]]:
+    """Output and input channels of every group."""
+    k, c = g.out_channels // g.groups, g.channels // g.groups
+    for group in range(g.groups):
+        yield slice(group * k, (group + 1) * k), slice(group * c, (group + 1) * c)
+
+
 def _scatter_reference(g: ConvGeometry, dy: np.ndarray, w: np.ndarray) -> np.ndarray:
     """The adjoint of the convolution in its input: every output pixel adds its weights where it read."""
     (top, bottom), (left, right) = g.padding
     h, width = g.size
-    rows, cols = h + top + bottom, width + left + right
-    dx = np.zeros((g.batch, rows, cols, g.channels))
-    k_per, c_per = g.out_channels // g.groups, g.channels // g.groups
-    for r in range(g.kernel[0]):
-        for s in range(g.kernel[1]):
-            first_row, first_col = r * g.dilation[0], s * g.dilation[1]
-            window = (
-                slice(None),
-                slice(first_row, first_row + (g.out[0] - 1) * g.stride[0] + 1, g.stride[0]),
-                slice(first_col, first_col + (g.out[1] - 1) * g.stride[1] + 1, g.stride[1]),
-            )
-            for group in range(g.groups):
-                outs, ins = slice(group * k_per, (group + 1) * k_per), slice(group * c_per, (group + 1) * c_per)
-                dx[window][..., ins] += dy[..., outs] @ w[outs, r, s]
+    dx = np.zeros((g.batch, h + top + bottom, width + left + right, g.channels))
+    for r, s in np.ndindex(*g.kernel):
+        for outs, ins in _groups(g):
+            dx[_window(g, (r, s))][..., ins] += dy[..., outs] @ w[outs, r, s]
     return dx[:, top : top + h, left : left + width]
 
 
@@ -200,20 +200,10 @@ class ConvBackwardWeight(Op):
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         g = self.geometry
         x, dy = (array.astype(np.float64) for array in inputs)
-        x = np.pad(x, ((0, 0), *g.padding, (0, 0)))
-        k_per, c_per = g.out_channels // g.groups, g.channels // g.groups
         dw = np.zeros(g.weight_shape)
-        for r in range(g.kernel[0]):
-            for s in range(g.kernel[1]):
-                first_row, first_col = r * g.dilation[0], s * g.dilation[1]
-                window = x[
-                    :,
-                    first_row : first_row + (g.out[0] - 1) * g.stride[0] + 1 : g.stride[0],
-                    first_col : first_col + (g.out[1] - 1) * g.stride[1] + 1 : g.stride[1],
-                ]
-                for group in range(g.groups):
-                    outs, ins = slice(group * k_per, (group + 1) * k_per), slice(group * c_per, (group + 1) * c_per)
-                    dw[outs, r, s] = np.einsum("nabk,nabc->kc", dy[..., outs], window[..., ins])
+        for (r, s), window in _windows(g, x):
+            for outs, ins in _groups(g):
+                dw[outs, r, s] = np.tensordot(dy[..., outs], window[..., ins], ((0, 1, 2), (0, 1, 2)))
         return (dw,)
 
     def flops(self, inputs: Sequence[Spec], outputs: Sequence[Spec]) -> int:

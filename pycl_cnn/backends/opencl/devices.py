@@ -1,4 +1,4 @@
-"""The OpenCL devices of this machine: what they are, and what was measured about them once.
+"""The OpenCL devices of this machine and what they say about themselves. What was measured about them: probe.py.
 
 pyopencl is imported when a device is asked for, never by ``import pycl_cnn``.
 """
@@ -7,23 +7,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
-import os
-import pathlib
-import subprocess
-import sys
-import tempfile
-import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ...errors import DeviceError
-
-# Candidates for one multiply-add, numbered as MULTIPLY_ADD in kernels_cl/vectors.cl.
-MULTIPLY_ADD_FORMS = {1: "a*b+c", 2: "fma", 3: "mad"}
-
-_PROBE_ROUNDS = 12
-_PROBE_SECONDS = 60
-_PROBE = pathlib.Path(__file__).with_name("probe.py")
 
 
 class OpenCLUnavailable(DeviceError):
@@ -54,18 +40,6 @@ class DeviceInfo:
     def key(self):
         """Identifies device and driver across sessions: what is measured on one holds for no other."""
         return f"{self.platform} {self.platform_version} | {self.name} | {self.driver_version}"
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What the probe found: vector width and multiply-add form of the fastest correct register-blocked product.
-
-    `measured` maps "width form" to GFLOP/s, 0 where the build, the result or the process failed.
-    """
-
-    vector_width: int
-    multiply_add: int
-    measured: dict
 
 
 def import_pyopencl():
@@ -136,113 +110,3 @@ def native_device(index):
         names = ", ".join(f"{d.index}: {d.name} ({d.platform})" for d in devices()) or "none"
         raise OpenCLUnavailable(f"[opencl] no device {index}; devices found: {names}")
     return found[index]
-
-
-def cache_folder():
-    """Where measurements are remembered: PYCL_CNN_CACHE, else the user's cache folder."""
-    named = os.environ.get("PYCL_CNN_CACHE")
-    if named:
-        return pathlib.Path(named)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = pathlib.Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "pycl_cnn"
-
-
-def read_cache(name):
-    """The remembered dictionary `name`; empty when there is none or it cannot be read."""
-    try:
-        with open(cache_folder() / name, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_cache(name, content):
-    """Remembers a dictionary; written beside the old one and renamed, so that a reader never sees half of it.
-
-    A folder that cannot be written only means that the next session measures again.
-    """
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, path = tempfile.mkstemp(dir=folder, prefix=name, suffix=".new")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, sort_keys=True)
-        os.replace(path, folder / name)
-    except OSError:
-        return
-
-
-def _candidates(device):
-    """(vector width, multiply-add form), the one to be kept in a tie first.
-
-    What a driver calls its native width is only a hint: some name 16 and crash on it, some name 1 and like 8.
-    """
-    if device.is_gpu:
-        widths = [4]
-    elif device.native_vector_width > 8:
-        widths = [16, 8]
-    else:
-        widths = [8, 4]
-    return [(width, form) for width in widths for form in MULTIPLY_ADD_FORMS]
-
-
-def _ask_probe(device, candidates, rounds):
-    """(answers of probe.py, what it complained about); fewer answers than expected where it died or hung."""
-    from . import programs
-
-    request = json.dumps({"index": device.index, "source": programs.source_text("conv_igemm"), "candidates": candidates, "rounds": rounds})
-    try:
-        done = subprocess.run([sys.executable, str(_PROBE)], input=request, capture_output=True, text=True, timeout=_PROBE_SECONDS)
-        answer, complaint = done.stdout, done.stderr
-    except subprocess.TimeoutExpired as slow:
-        answer, complaint = (slow.stdout or b"").decode(errors="replace"), f"no answer in {_PROBE_SECONDS} s"
-    return [json.loads(line) for line in answer.splitlines() if line.startswith("{") and line.endswith("}")], complaint
-
-
-def _measure(device):
-    """GFLOP/s of every candidate, 0 where it does not work; in processes that may die: some compilers crash on vectors they do not support.
-
-    Raises OpenCLUnavailable when not one gives the correct result.
-    """
-    waiting = _candidates(device)
-    measured, failures = dict.fromkeys(waiting, 0.0), []
-    working = []
-    while waiting:
-        answers, complaint = _ask_probe(device, waiting, 0)
-        working += [candidate for candidate, answer in zip(waiting, answers, strict=False) if not answer["failure"]]
-        failures += [answer["failure"] for answer in answers if answer["failure"]]
-        if len(answers) < len(waiting):
-            failures.append(f"the compiler or the kernel crashed or hung on {waiting[len(answers)]}; {complaint[-1000:]}")
-        waiting = waiting[len(answers) + 1:]
-    if not working:
-        raise OpenCLUnavailable(
-            f"[opencl] device {device.index} ({device.name}, {device.platform_version}) builds no correct kernel: {failures[0]}"
-        )
-    answers, _ = _ask_probe(device, working, _PROBE_ROUNDS)
-    rates = answers[0]["gflops"] if answers else [1.0] * len(working)      # too slow to be timed: the first that works
-    measured.update(zip(working, rates, strict=True))
-    return measured
-
-
-@functools.cache
-def capabilities(device):
-    """The `Capabilities` of a device: measured once (a few seconds), then remembered in the user's cache folder."""
-    from . import programs
-
-    # What was measured with another kernel says nothing about this one.
-    name = f"opencl-probe-{zlib.crc32((programs.source_text('conv_igemm') + _PROBE.read_text(encoding='utf-8')).encode()):08x}.json"
-    known = read_cache(name).get(device.key)
-    if known is not None:
-        return Capabilities(**known)
-    measured = _measure(device)
-    fastest = max(measured.values())
-    width, form = next(candidate for candidate in _candidates(device) if measured[candidate] >= 0.95 * fastest)
-    result = Capabilities(width, form, {f"{w} {MULTIPLY_ADD_FORMS[f]}": rate for (w, f), rate in measured.items()})
-    write_cache(name, {**read_cache(name), device.key: asdict(result)})
-    return result

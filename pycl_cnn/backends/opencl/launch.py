@@ -6,9 +6,28 @@ import numpy
 
 from ..host import evaluate
 from . import devices as _devices
-from .programs import signatures
+from .sources import signatures
 
 _SCALARS = {"int": numpy.int32, "float": numpy.float32}
+
+
+def ordered_arguments(stem, entry, arguments):
+    """[(type, value)] of kernel `entry` in its own order; buffers that come with an offset are split, absent ones are None and -1.
+
+    Raises TypeError for a missing or unknown argument.
+    """
+    parameters = signatures(stem)[entry]
+    names = {parameter.name for parameter in parameters}
+    given = dict(arguments)
+    for parameter in parameters:
+        offset = parameter.name + "_offset"
+        if parameter.type == "buffer" and offset in names and parameter.name in given:
+            value = (None, -1) if given[parameter.name] is None else given[parameter.name]
+            if isinstance(value, tuple):
+                given[parameter.name], given[offset] = value
+    if set(given) != names:
+        raise TypeError(f"[opencl] {entry} of {stem}.cl: missing {sorted(names - set(given))}, unknown {sorted(set(given) - names)}")
+    return [(parameter.type, given[parameter.name]) for parameter in parameters]
 
 
 class Launch:
@@ -29,27 +48,12 @@ class Launch:
         self._queue = context.queue
         self._enqueue = _devices.import_pyopencl().enqueue_nd_range_kernel
         self._buffers = {}
-        parameters = signatures(stem)[entry]
-        self._places = {parameter.name: place for place, parameter in enumerate(parameters)}
-        for parameter in parameters:
-            offset = parameter.name + "_offset"
-            if parameter.type == "buffer" and offset in self._places and parameter.name in arguments:
-                value = arguments[parameter.name]
-                if value is None:
-                    value = (context.zeros(1), -1)
-                if isinstance(value, tuple):
-                    arguments[parameter.name], arguments[offset] = value
-        names = set(self._places)
-        if set(arguments) != names:
-            raise TypeError(
-                f"[opencl] {entry} of {stem}.cl: missing {sorted(names - set(arguments))}, unknown {sorted(set(arguments) - names)}"
-            )
-        for parameter in parameters:
-            value = arguments[parameter.name]
-            if parameter.type == "buffer":
-                self.bind(parameter.name, value)
+        self._places = {parameter.name: place for place, parameter in enumerate(signatures(stem)[entry])}
+        for (name, place), (kind, value) in zip(self._places.items(), ordered_arguments(stem, entry, arguments), strict=True):
+            if kind == "buffer":
+                self.bind(name, context.zeros(1) if value is None else value)
             else:
-                self.kernel.set_arg(self._places[parameter.name], _SCALARS[parameter.type](value))
+                self.kernel.set_arg(place, _SCALARS[kind](value))
 
     def bind(self, name, buffer, offset=None):
         """Gives parameter `name` another buffer (and, where it has one, another offset in elements)."""

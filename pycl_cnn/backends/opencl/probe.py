@@ -1,109 +1,142 @@
-"""Measures candidates of vector width and multiply-add form on one device.  Run by devices.py as a process of its own.
-
-Reads {"index", "source", "candidates": [[width, form], ...], "rounds"} from standard input. With no rounds it prints one line of
-JSON, {"failure": ...}, for each candidate as soon as it is known whether it builds and computes correctly, so that the caller sees at
-which one the process died. With rounds it builds all, times them in turn, so many times, and prints {"gflops": [...]}, the best of each.
+"""Vector width and multiply-add form of the fastest correct register-blocked product on a device, measured in a child process.
 
 The payload is the convolution kernel itself on ones, whose result is known. Its activation is gelu, which is the identity there, but
 calls the exponential and the root: some runtimes multiply wide vectors well and crash in their functions. One work-item
-on one core: how many cores are free at the moment does not matter.
+on one core: how many cores are free at the moment does not matter, and the candidates race in turns.
 """
 
-import json
-import sys
-import time
+from __future__ import annotations
 
-import numpy
-import pyopencl as cl
+import functools
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import numpy as np
+
+from ...cache import read_cache, update_cache
+from .devices import DeviceInfo, OpenCLUnavailable
+from .sources import build_options, source_text
+from .trials import MEMORY, Payload, decoded, run
+
+# Candidates for one multiply-add, numbered as MULTIPLY_ADD in kernels_cl/vectors.cl.
+MULTIPLY_ADD_FORMS = {1: "a*b+c", 2: "fma", 3: "mad"}
 ROWS, VECTORS = 6, 2
 GELU = 6
-ENOUGH_SECONDS = 1e-3
+ROUNDS = 12
 # (terms of a sum, blocks of ROWS pixels), the first for simulators, later ones as far as a device is fast.
-SIZES = [(32, 1), (128, 1), (1024, 1), (1024, 4), (1024, 16), (1024, 64), (1024, 256)]
+SIZES = ((32, 1), (128, 1), (1024, 1), (1024, 4), (1024, 16), (1024, 64), (1024, 256))
 
 
-def flat_device(index):
-    found = []
-    for platform in cl.get_platforms():
-        try:
-            found.extend(platform.get_devices())
-        except cl.Error:
-            continue
-    return found[index]
+@dataclass(frozen=True)
+class Capabilities:
+    """What the probe found: vector width and multiply-add form of the fastest correct register-blocked product.
+
+    `measured` maps "width form" to GFLOP/s, 0 where the build, the result or the process failed.
+    """
+
+    vector_width: int
+    multiply_add: int
+    measured: dict[str, float]
 
 
-class Payload:
-    """A candidate's kernel and its buffers."""
+def _candidates(device: DeviceInfo) -> list[tuple[int, int]]:
+    """(vector width, multiply-add form), the one to be kept in a tie first.
 
-    def __init__(self, context, queue, source, width, form):
-        options = [f"-DVEC={width}", f"-DMULTIPLY_ADD={form}", f"-DMR={ROWS}", f"-DNV={VECTORS}", f"-DACTIVATION={GELU}"]
-        self.queue = queue
-        self.kernel = cl.Program(context, source).build(options=options).conv_igemm
-        self.panel = width * VECTORS
-        read = cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR
-        ones = numpy.ones(SIZES[-1][0] * self.panel, numpy.float32)
-        self.result = numpy.full((ROWS * SIZES[-1][1], self.panel), numpy.nan, numpy.float32)
-        self.y = cl.Buffer(context, cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR, hostbuf=self.result)
-        self.ones = cl.Buffer(context, read, hostbuf=ones)
-        self.zeros = cl.Buffer(context, read, hostbuf=0 * ones)
-        self.taps = cl.Buffer(context, read, hostbuf=numpy.zeros(2, numpy.int32))
+    What a driver calls its native width is only a hint: some name 16 and crash on it, some name 1 and like 8.
+    """
+    if device.is_gpu:
+        widths = [4]
+    elif device.native_vector_width > 8:
+        widths = [16, 8]
+    else:
+        widths = [8, 4]
+    return [(width, form) for width in widths for form in MULTIPLY_ADD_FORMS]
 
-    def seconds(self, reds, blocks):
-        """Time of sums of `reds` terms for `blocks` blocks of pixels, in one work-item."""
+
+def _payload(width: int, form: int, sizes: tuple[tuple[int, int], ...]) -> tuple[Payload, int]:
+    """Sums of ones in every size, and where the results lie."""
+    panel = width * VECTORS
+    reds, blocks = sizes[-1]
+    payload = Payload()
+    ones = payload.place(np.ones(reds * panel, np.float32))
+    y = payload.place(np.full(ROWS * blocks * panel, np.nan, np.float32))
+    options = build_options({"VEC": width, "MULTIPLY_ADD": form, "MR": ROWS, "NV": VECTORS, "ACTIVATION": GELU})
+    for reds, blocks in sizes:
         pixels = ROWS * blocks
-        # Pixel strides of x are 0: every pixel reads the same ones.
-        integers = (1, 1, pixels, 1, 1, 1, pixels, 0, 0, 0, 0, 0, self.panel, 1, reds, self.panel, blocks)
-        here, no = numpy.int32(0), numpy.int32(-1)
-        self.kernel.set_args(
-            self.ones, here, self.ones, here, self.y, no, self.y, no, self.y, here, self.taps, self.zeros,
-            *map(numpy.int32, integers), numpy.float32(0), numpy.float32(0),
-        )
-        start = time.perf_counter()
-        cl.enqueue_nd_range_kernel(self.queue, self.kernel, (1, 1, 1), (1, 1, 1))
-        self.queue.finish()
-        return time.perf_counter() - start
-
-    def check(self):
-        """What is wrong with one block, or nothing."""
-        reds, blocks = SIZES[0]
-        self.seconds(reds, blocks)
-        cl.enqueue_copy(self.queue, self.result, self.y)
-        if numpy.allclose(self.result[:ROWS], reds, rtol=1e-5, atol=0):
-            return ""
-        return f"{self.result[0, 0]} instead of {reds}"
-
-
-def race(payloads, rounds):
-    """GFLOP/s of every payload, the best of `rounds` turns."""
-    for size in SIZES:
-        if min(payload.seconds(*size) for payload in payloads) >= ENOUGH_SECONDS:
-            break
-    best = [float("inf")] * len(payloads)
-    for _ in range(rounds):
-        best = [min(known, payload.seconds(*size)) for known, payload in zip(best, payloads, strict=True)]
-    reds, blocks = size
-    return [round(2e-9 * reds * blocks * ROWS * payload.panel / seconds, 4) for payload, seconds in zip(payloads, best, strict=True)]
+        arguments = {
+            "x": (MEMORY, ones),
+            "panels": (MEMORY, ones),
+            "y": (MEMORY, y),
+            "bias": None,
+            "residual": None,
+            "taps": np.zeros(2, np.int32),
+            "zeros": np.zeros(reds, np.float32),
+            "images": 1,
+            "grid_rows": 1,
+            "grid_columns": pixels,
+            "x_rows": 1,
+            "x_columns": pixels,
+            "y_column_stride": panel,
+            "tap_count": 1,
+            "reds": reds,
+            "outs": panel,
+            "blocks_per_item": blocks,
+            "alpha": 0.0,
+            "beta": 0.0,
+            **dict.fromkeys(("row_step", "column_step"), 1),
+            # Pixel strides of x are 0: every pixel reads the same ones.
+            **dict.fromkeys(("x_image_stride", "x_row_stride", "x_column_stride", "y_image_stride", "y_row_stride"), 0),
+        }
+        payload.launch("conv_igemm", "conv_igemm", source_text("conv_igemm"), options, (1, 1, 1), (1, 1, 1), arguments)
+    return payload, y
 
 
-def main():
-    request = json.load(sys.stdin)
-    context = cl.Context([flat_device(request["index"])])
-    queue = cl.CommandQueue(context)
-    payloads = []
-    for width, form in request["candidates"]:
-        failure = ""
-        try:
-            payloads.append(Payload(context, queue, request["source"], width, form))
-            if not request["rounds"]:
-                failure = payloads[-1].check()
-        except cl.Error as error:
-            failure = str(error)[:1000] or "failed"
-        if not request["rounds"]:
-            print(json.dumps({"failure": failure}), flush=True)
-    if request["rounds"]:
-        print(json.dumps({"gflops": race(payloads, request["rounds"])}), flush=True)
+def _failures(device: DeviceInfo, candidates: list[tuple[int, int]]) -> list[str]:
+    """What is wrong with each candidate, or nothing; judged by one block."""
+    payloads = [_payload(*candidate, SIZES[:1]) for candidate in candidates]
+    failures = []
+    for outcome, (_, y), (width, _) in zip(run(device, [{"run": payload.request()} for payload, _ in payloads], 1), payloads, candidates, strict=True):
+        if not outcome.problem:
+            result = decoded(outcome.result)[y : y + ROWS * width * VECTORS].view(np.float32)
+            right = np.allclose(result, SIZES[0][0], rtol=1e-5, atol=0)
+            failures.append("" if right else f"{result[0]} instead of {SIZES[0][0]}")
+        else:
+            failures.append(outcome.problem)
+    return failures
 
 
-if __name__ == "__main__":
-    main()
+def _measure(device: DeviceInfo) -> dict[tuple[int, int], float]:
+    """GFLOP/s of every candidate, 0 where it does not work. Raises OpenCLUnavailable when not one gives the correct result."""
+    candidates = _candidates(device)
+    failures = _failures(device, candidates)
+    working = [candidate for candidate, failure in zip(candidates, failures, strict=True) if not failure]
+    if not working:
+        raise OpenCLUnavailable(f"[opencl] device {device.index} ({device.name}, {device.platform_version}) builds no correct kernel: {failures[0]}")
+    payloads = [_payload(*candidate, SIZES)[0].request() for candidate in working]
+    (outcome,) = run(device, [{"race": payloads, "rounds": ROUNDS}], 1)
+    measured = dict.fromkeys(candidates, 0.0)
+    if outcome.problem:  # too slow to be timed: the first that works
+        return measured | dict.fromkeys(working, 1.0)
+    size, seconds = outcome.result
+    reds, blocks = SIZES[size]
+    for candidate, best in zip(working, seconds, strict=True):
+        measured[candidate] = round(2e-9 * reds * blocks * ROWS * candidate[0] * VECTORS / best, 4)
+    return measured
+
+
+@functools.cache
+def capabilities(device: DeviceInfo) -> Capabilities:
+    """The `Capabilities` of a device: measured once (a few seconds), then remembered in the user's cache folder."""
+    # What was measured with another kernel says nothing about this one.
+    text = source_text("conv_igemm") + Path(__file__).read_text(encoding="utf-8")
+    name = f"opencl-probe-{zlib.crc32(text.encode()):08x}.json"
+    known = read_cache(name).get(device.key)
+    if known is not None:
+        return Capabilities(**known)
+    measured = _measure(device)
+    fastest = max(measured.values())
+    width, form = next(candidate for candidate in _candidates(device) if measured[candidate] >= 0.95 * fastest)
+    result = Capabilities(width, form, {f"{w} {MULTIPLY_ADD_FORMS[f]}": rate for (w, f), rate in measured.items()})
+    update_cache(name, {device.key: asdict(result)})
+    return result

@@ -1,75 +1,23 @@
-"""One OpenCL context and queue for each device, and the kernels built in it.
-
-Kernels are real files in kernels_cl/; a line `#include "name.cl"` in one of them is replaced by that file here, because an
-installed package need not be a folder that an OpenCL compiler could search.
-"""
+"""One OpenCL context and queue for each device, and the kernels built in it."""
 
 from __future__ import annotations
 
 import functools
-import importlib.resources
-import pathlib
-import re
 import threading
 import warnings
-from dataclasses import dataclass
 
 import numpy
 
 from ...errors import DeviceError
 from . import devices as _devices
-
-_INCLUDE = re.compile(r'^#include "(\w+)\.cl"$', re.MULTILINE)
-_ENTRY = re.compile(r"__kernel\s+(?:__attribute__\(\(\w+\([^)]*\)\)\)\s+)?void\s+(\w+)\s*\(([^)]*)\)")
-_COMMENT = re.compile(r"//[^\n]*")
+from .probe import capabilities
+from .sources import build_options, source_text
 
 WORK_GROUP_ON_GPU = 128
 
 
 class KernelBuildError(DeviceError):
     """An OpenCL compiler refused a kernel; the message names file, options, device and the first lines of its log."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a kernel: `type` is "buffer", "int" or "float"."""
-
-    name: str
-    type: str
-
-
-def _kernel_file(stem):
-    try:
-        return importlib.resources.files("pycl_cnn.kernels_cl") / f"{stem}.cl"
-    except ModuleNotFoundError:    # a source tree that was built in place, not installed
-        return pathlib.Path(__file__).resolve().parents[3] / "kernels_cl" / f"{stem}.cl"
-
-
-def _expand(stem, seen):
-    if stem in seen:
-        return ""
-    seen.add(stem)
-    text = _kernel_file(stem).read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda include: _expand(include.group(1), seen), text)
-
-
-@functools.cache
-def source_text(stem):
-    """The text of kernels_cl/<stem>.cl, every included file in its place once."""
-    return _expand(stem, set())
-
-
-@functools.cache
-def signatures(stem):
-    """{kernel name: tuple of Parameter} of kernels_cl/<stem>.cl."""
-    found = {}
-    for name, parameters in _ENTRY.findall(_COMMENT.sub("", source_text(stem))):
-        found[name] = tuple(
-            Parameter(words[-1].lstrip("*"), "buffer" if "*" in parameter else words[-2])
-            for parameter in parameters.split(",")
-            for words in [parameter.split()]
-        )
-    return found
 
 
 class Context:
@@ -81,7 +29,7 @@ class Context:
     def __init__(self, device):
         cl = _devices.import_pyopencl()
         self.device = device
-        self.capabilities = _devices.capabilities(device)
+        self.capabilities = capabilities(device)
         self.cl = cl.Context([_devices.native_device(device.index)])
         self.queue = cl.CommandQueue(self.cl)
         self._programs = {}
@@ -108,9 +56,13 @@ class Context:
         """The value that -D `name` has when `stem` is built with these defines."""
         return self._defines(stem, defines)[name]
 
+    def options(self, stem, defines):
+        """What the compiler is told for `stem` with these -D parameters."""
+        return build_options(self._defines(stem, defines))
+
     def program(self, stem, **defines):
         """The program of kernels_cl/<stem>.cl with these -D parameters, built once.  Raises KernelBuildError."""
-        options = tuple(f"-D{name}={value}" for name, value in sorted(self._defines(stem, defines).items()))
+        options = self.options(stem, defines)
         with self._lock:
             program = self._programs.get((stem, options))
             if program is None:
@@ -122,7 +74,7 @@ class Context:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", cl.CompilerWarning)
-                return cl.Program(self.cl, source_text(stem)).build(options=["-cl-std=CL1.2", *options])
+                return cl.Program(self.cl, source_text(stem)).build(options=list(options))
         except cl.Error as error:
             log = "\n".join(str(error).splitlines()[:20])
             raise KernelBuildError(

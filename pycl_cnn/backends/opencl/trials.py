@@ -1,0 +1,280 @@
+"""Kernels tried in child processes: whatever a compiler or driver does, this process goes on.
+
+`run` hands requests (see trial_process.py) to one or a few children, which are started when they are first needed and end by
+themselves when nothing is asked of them. A child that dies or hangs costs the kernel that it was at; the next one goes on behind it.
+What children build lands in the drivers' (or pyopencl's) cache of binaries, so that this process does not compile it again.
+
+The environment variable PYCL_CNN_CHECK=inside tries kernels in this process instead: for programs with an embedded interpreter, where
+sys.executable is no Python.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DeviceError
+from .devices import DeviceInfo
+from .launch import ordered_arguments
+
+SECONDS = 60.0  # that building or running one kernel may take
+WORKERS = 4  # children at most
+GUARD = 37  # words of NaN around every array
+MEMORY = "memory"  # stands for the buffer that holds all arrays of a payload
+_SCRIPT = Path(__file__).with_name("trial_process.py")
+_START = "import sys, runpy; sys.path[:] = sys.argv[2:]; runpy.run_path(sys.argv[1], run_name='__main__')"
+
+
+class Payload:
+    """Kernels and their arguments as data. Arrays lie in one buffer at odd places, with NaN around them."""
+
+    def __init__(self) -> None:
+        self.programs: list[tuple[str, tuple[str, ...]]] = []
+        self.names: list[str] = []  # of the programs, for people
+        self._pieces: list[np.ndarray] = []
+        self._length = 0
+        self._tables: list[np.ndarray] = []
+        self._launches: list[dict[str, Any]] = []
+
+    def place(self, array: np.ndarray) -> int:
+        """Append an array of 32-bit elements; the word it begins at."""
+        assert array.dtype.itemsize == 4, array.dtype
+        guard = np.full(GUARD + len(self._pieces) % 3, np.nan, np.float32).view(np.int32)
+        start = self._length + guard.size
+        self._pieces += [guard, np.ascontiguousarray(array).reshape(-1).view(np.int32)]
+        self._length = start + array.size
+        return start
+
+    @property
+    def memory(self) -> np.ndarray:
+        """All words before the kernels run."""
+        return np.concatenate([*self._pieces, np.full(GUARD, np.nan, np.float32).view(np.int32)])
+
+    def launch(
+        self, stem: str, entry: str, source: str, options: tuple[str, ...], global_size: Sequence[int], local_size: Sequence[int] | None, arguments: Mapping[str, Any]
+    ) -> None:
+        """Append a launch; arguments by name: numbers, arrays (tables), (MEMORY, word) for an array that was placed, None for an absent one."""
+        if (source, options) not in self.programs:
+            self.programs.append((source, options))
+            self.names.append(stem)
+        self._launches.append(
+            {
+                "program": self.programs.index((source, options)),
+                "entry": entry,
+                "global": [int(n) for n in global_size],
+                "local": None if local_size is None else [int(n) for n in local_size],
+                "arguments": [self._argument(kind, value) for kind, value in ordered_arguments(stem, entry, arguments)],
+            }
+        )
+
+    def _argument(self, kind: str, value: Any) -> list[Any]:
+        if isinstance(value, np.ndarray):
+            self._tables.append(value if value.size else np.zeros(1, np.int32))
+            return ["table", len(self._tables) - 1]
+        if kind == "buffer":
+            assert value is None or value is MEMORY
+            return ["memory"]
+        return [kind, int(value) if kind == "int" else float(value)]
+
+    def request(self) -> dict[str, Any]:
+        return {"programs": self.programs, "memory": _encoded(self.memory), "tables": [_encoded(table) for table in self._tables], "launches": self._launches}
+
+
+def _encoded(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def decoded(text: str) -> np.ndarray:
+    """Words that a child sent."""
+    return np.frombuffer(base64.b64decode(text), np.int32)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a request: a result or, at kernel `entry` of the payload's program number `program`, a problem."""
+
+    result: Any = None
+    problem: str = ""
+    program: int = -1
+    entry: str = ""
+
+
+def run(device: DeviceInfo, requests: Sequence[Mapping[str, Any]], most: int = WORKERS) -> list[Outcome]:
+    """The outcome of every request. Raises DeviceError where no process can be started, or the device cannot be opened in it."""
+    if os.environ.get("PYCL_CNN_CHECK") == "inside":
+        return [_inside(device, request) for request in requests]
+    return _workshop(device).run(requests, most)
+
+
+class _Workshop:
+    """The children of one device. One caller at a time."""
+
+    def __init__(self, device: DeviceInfo) -> None:
+        self._device = device
+        self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
+
+    def run(self, requests: Sequence[Mapping[str, Any]], most: int) -> list[Outcome]:
+        with self._lock:
+            count = max(1, min(most, os.cpu_count() or 1, len(requests) // 3))
+            while len(self._workers) < count:
+                self._workers.append(_Worker(self._device))
+            if count == 1:
+                return [self._workers[0].ask(request) for request in requests]
+            free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+            for worker in self._workers[:count]:
+                free.put(worker)
+
+            def one(request: Mapping[str, Any]) -> Outcome:
+                worker = free.get()
+                try:
+                    return worker.ask(request)
+                finally:
+                    free.put(worker)
+
+            with ThreadPoolExecutor(count) as pool:
+                return list(pool.map(one, requests))
+
+
+class _Worker:
+    """A child process, started when it is needed, started again when it died."""
+
+    def __init__(self, device: DeviceInfo) -> None:
+        self._device = device
+        self._process: subprocess.Popen[str] | None = None
+        self._owner = 0  # process that started it: a fork must not talk to its parent's child
+
+    def _start(self) -> subprocess.Popen[str]:
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _START, str(_SCRIPT), *sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, text=True, encoding="utf-8"
+            )
+        except OSError as error:
+            raise DeviceError(_cannot_start(str(error))) from error
+        self._process, self._owner = process, os.getpid()
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=_pump, args=(process, self._lines), daemon=True).start()
+        _children[process] = self._owner
+        return process
+
+    def ask(self, request: Mapping[str, Any]) -> Outcome:
+        line = json.dumps({"index": self._device.index, "name": self._device.name, **request}) + "\n"
+        process = self._process
+        if process is not None and self._owner == os.getpid():
+            outcome = self._attempt(process, line)
+            if outcome is not None:
+                return outcome
+        outcome = self._attempt(self._start(), line)
+        if outcome is None:
+            self._complaints.seek(0)
+            raise DeviceError(_cannot_start(self._complaints.read().decode(errors="replace")[-1000:]))
+        return outcome
+
+    def _attempt(self, process: subprocess.Popen[str], line: str) -> Outcome | None:
+        """The outcome; None where the child had ended before it came to a kernel."""
+        program, entry, stage = -1, "", "starting"
+        try:
+            assert process.stdin is not None
+            process.stdin.write(line)
+            process.stdin.flush()
+        except OSError:
+            self._forget(process, patience=5.0)
+            return None
+        while True:
+            try:
+                text = self._lines.get(timeout=SECONDS)
+            except queue.Empty:
+                self._forget(process)
+                return Outcome(None, f"hangs: no answer in {SECONDS:g} s while {stage}", program, entry)
+            if not text:  # the end of its output
+                self._forget(process, patience=5.0)
+                return Outcome(None, f"kills its process ({_cause(process.returncode)}) while {stage}", program, entry) if entry else None
+            message = json.loads(text)
+            if "at" in message:
+                program, entry, stage = message["at"]
+            elif "failure" in message:
+                verb = "does not build" if stage == "building" else "fails"
+                return Outcome(None, f"{verb}: {message['failure']}", program, entry)
+            elif "done" in message:
+                return Outcome(message["done"])
+
+    def _forget(self, process: subprocess.Popen[str], patience: float = 0.0) -> None:
+        """Reap a child, after waiting a little for its own end."""
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _children.pop(process, None)
+        self._process = None
+
+
+def _pump(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line)
+    lines.put("")
+
+
+def _cause(status: int) -> str:
+    try:
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _cannot_start(cause: str) -> str:
+    return (
+        f"[opencl] the process that tries kernels cannot be used: {cause.strip() or 'it ends at once'}; where {sys.executable or 'sys.executable'} is no Python, "
+        "PYCL_CNN_CHECK=inside in the environment tries them in this process"
+    )
+
+
+def _inside(device: DeviceInfo, request: Mapping[str, Any]) -> Outcome:
+    from . import trial_process
+
+    where: list[Any] = [-1, "", "starting"]
+
+    def say(at: Sequence[Any]) -> None:
+        where[:] = at
+
+    if device not in _benches:
+        _benches[device] = trial_process.Bench(device.index, device.name)
+    answer = trial_process.answer(_benches[device], request, say)
+    if "failure" in answer:
+        return Outcome(None, f"{'does not build' if where[2] == 'building' else 'fails'}: {answer['failure']}", where[0], where[1])
+    return Outcome(answer["done"])
+
+
+_benches: dict[DeviceInfo, Any] = {}
+_workshops: dict[DeviceInfo, _Workshop] = {}
+_workshops_lock = threading.Lock()
+_children: dict[subprocess.Popen[str], int] = {}  # each with the process that started it
+
+
+def _workshop(device: DeviceInfo) -> _Workshop:
+    with _workshops_lock:
+        return _workshops.setdefault(device, _Workshop(device))
+
+
+@atexit.register
+def _end() -> None:
+    for process, owner in _children.items():
+        if owner == os.getpid():
+            process.kill()
