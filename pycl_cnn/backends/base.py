@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from ..graph import Graph, Node, Value
 from ..ops.base import FLOAT, INT, Op
 from ..ops.leaf import State
 from ..plan import Kind, Plan, Step, does_work, make_plan, protect
+
+if TYPE_CHECKING:
+    from .prelude import Prelude
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,24 @@ class Backend:
 
         `force` names an algorithm for an operation, e.g. ``{"Conv": "direct"}``. Raises UnsupportedError where no algorithm is left.
         """
+        prelude = self.prelude(graph)
+        program = self.link(self.lower(graph, device, force), device)
+        program.prelude = prelude
+        program.load(states)
+        return program
+
+    def prelude(self, graph: Graph) -> Prelude | None:
+        """Cut off `graph` what another backend should compute from the weights; none by default."""
+        return None
+
+    def lower(self, graph: Graph, device: Device, force: Mapping[str, str] | None = None) -> Plan:
+        """Choose algorithms and lay out memory."""
         protect(graph)
         while open_nodes := [node for node in graph.nodes() if does_work(node) and node.algorithm is None]:
             for node in open_nodes:  # an algorithm may insert nodes, which need one in turn
                 self._choose(graph, node, device, force or {})
         graph.prune()
-        plan = make_plan(graph, lambda node: node.algorithm.workspace(node, device))
-        program = self.link(plan, device)
-        program.load(states)
-        return program
+        return make_plan(graph, lambda node: node.algorithm.workspace(node, device))
 
     def _choose(self, graph: Graph, node: Node, device: Device, force: Mapping[str, str]) -> None:
         table = self.algorithms.get(type(node.op), [])
@@ -197,12 +209,23 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def stored(name: str, op: State, states: Mapping[str, np.ndarray]) -> np.ndarray:
+    """State `name` of `states` (user layout) as it is stored. Raises ShapeError for a missing or misshapen one."""
+    if name not in states:
+        raise ShapeError("load", f"state {name!r} is missing", given=sorted(states))
+    array = np.asarray(states[name], np.float32)
+    if array.shape != op.user_shape:
+        raise ShapeError("load", f"state {name!r} must keep its shape", expected=op.user_shape, given=array.shape)
+    return op.store(array)
+
+
 class Program:
     """A plan made ready for a device. Serves one thread at a time; clones share the weights."""
 
     def __init__(self, plan: Plan, device: Device) -> None:
         self.plan = plan
         self.device = device
+        self.prelude: Prelude | None = None  # what comes before `load`'s own steps
         self._lock = threading.Lock()
         self.input_values: dict[str, Value] = {value.op.label: value for value in plan.graph.inputs}  # type: ignore[attr-defined]
 
@@ -279,18 +302,11 @@ class Program:
 
     def load(self, states: Mapping[str, np.ndarray]) -> None:
         """Set states (user layout) and compute again what depends on them. Raises ShapeError for a missing or misshapen one."""
-        stored = {}
-        for name, value in self.plan.graph.states.items():
-            op = value.op
-            assert isinstance(op, State)
-            if name not in states:
-                raise ShapeError("load", f"state {name!r} is missing", given=sorted(states))
-            array = np.asarray(states[name], np.float32)
-            if array.shape != op.user_shape:
-                raise ShapeError("load", f"state {name!r} must keep its shape", expected=op.user_shape, given=array.shape)
-            stored[name] = op.store(array)
+        if self.prelude is not None:
+            states = {**states, **self.prelude.results(states)}
+        arrays = {name: stored(name, value.op, states) for name, value in self.plan.graph.states.items()}  # type: ignore[arg-type]
         with self._lock:
-            self._store_states(stored)
+            self._store_states(arrays)
 
     def states(self) -> dict[str, np.ndarray]:
         """The states that runs update, in the user's layout."""
@@ -307,7 +323,7 @@ class Program:
     @property
     def setup_steps(self) -> list[StepReport]:
         """What was computed once when the weights were loaded."""
-        return [self._report(step) for step in self.plan.setup]
+        return [*(self.prelude.steps if self.prelude else ()), *(self._report(step) for step in self.plan.setup)]
 
     def _report(self, step: Step) -> StepReport:
         node = step.node

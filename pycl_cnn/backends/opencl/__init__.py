@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...errors import DeviceError
+from ...graph import Graph
 from ...plan import Plan
 from ..base import Backend, Device, Program
+from ..prelude import Prelude, cut_off
 
 
 class OpenClBackend(Backend):
@@ -28,6 +30,9 @@ class OpenClBackend(Backend):
             Device("opencl", d.index, d.name, "gpu" if d.is_gpu else "cpu", f"{d.platform} {d.platform_version}", d.driver_version, d.global_memory)
             for d in found
         ]
+
+    def prelude(self, graph: Graph) -> Prelude | None:
+        return cut_off(graph)
 
     def link(self, plan: Plan, device: Device) -> Program:
         from .call import device_context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from ...geometry import ConvGeometry, Phase, PhaseAxis
 from ...ops.base import Op
 from ...ops.conv import Conv, ConvBackwardInput, Epilogue
 from ...ops.movement import Pad
+from ...ops.pointwise import Activation
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Table, Zeros, device_context
 from .pack import PackPanels, Panels, lay_out
 from .sizes import blocks, clamp, grid, vector
@@ -72,12 +74,15 @@ def epilogue_arguments(node: Node, epilogue: Epilogue, offset: int = 0) -> dict[
     extra = list(node.inputs[2:])
     bias = extra.pop(0) if epilogue.bias else None
     residual = At(extra.pop(0), offset) if epilogue.residual else None
-    f = epilogue.activation
-    return {"bias": bias, "residual": residual, "alpha": f.alpha if f else 0.0, "beta": f.beta if f else 0.0}
+    f = clipped(epilogue.activation)
+    return {"bias": bias, "residual": residual, "alpha": f.alpha, "beta": f.beta}
 
 
-def activation_number(epilogue: Epilogue) -> int:
-    return epilogue.activation.number if epilogue.activation else 0
+def clipped(f: Activation | None) -> Activation:
+    """None and ReLU are clips without limits: one program to build where there would be three."""
+    if f is None:
+        return Activation("clip", -math.inf, math.inf)
+    return Activation("clip", 0.0, math.inf) if f.kind == "relu" else f
 
 
 # ---- implicit GEMM ----------------------------------------------------------------------------------------------------------
@@ -180,7 +185,7 @@ def igemm_call(
         **epilogue_arguments(node, epilogue, offset),
     }
     pixels = source[0] * phase.rows.grid * phase.cols.grid
-    return product_call(context, tile, pixels, panels.groups, arguments, activation_number(epilogue))
+    return product_call(context, tile, pixels, panels.groups, arguments, clipped(epilogue.activation).number)
 
 
 def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
@@ -338,7 +343,7 @@ class Depthwise(OpenClAlgorithm):
         for phase, panels in zip(phases, packed.panels, strict=True):
             columns = 4 if context.device.is_gpu else max(1, phase.cols.grid)
             channels = width if context.device.is_gpu else width * blocks(g.channels, width)
-            defines = {"ACTIVATION": activation_number(epilogue), "BLOCK": 4 if context.device.is_gpu else depthwise_block(source, phase)}
+            defines = {"ACTIVATION": clipped(epilogue.activation).number, "BLOCK": 4 if context.device.is_gpu else depthwise_block(source, phase)}
             offset = target_offset(target, phase)
             arguments = {
                 "x": node.inputs[0],

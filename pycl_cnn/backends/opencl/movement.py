@@ -54,7 +54,7 @@ def copy_calls(
         "y_inner": t[-1],
         "span": span,
     }
-    return [Call("movement", "copy", *grid(context, items, blocks(rows, rows_per_item)), arguments)]
+    return [Call("movement", "copy", *grid(context, items, blocks(rows, rows_per_item)), arguments, {"TILE": TILE})]
 
 
 def _shifted(place: Value | At, offset: int) -> At:
@@ -84,7 +84,7 @@ def _transpose(context: Context, x: At, y: At, batch: int, rows: int, columns: i
 def fill_call(context: Context, y: Value, value: float) -> Call:
     """Every element of y becomes `value`."""
     items, span = stream(context, y.spec.size)
-    return Call("movement", "fill", *grid(context, items), {"y": y, "count": y.spec.size, "value": bits_of(value, y.dtype), "span": span})
+    return Call("movement", "fill", *grid(context, items), {"y": y, "count": y.spec.size, "value": bits_of(value, y.dtype), "span": span}, {"TILE": TILE})
 
 
 class StridedCopy(OpenClAlgorithm):

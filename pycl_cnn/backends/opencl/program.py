@@ -28,6 +28,7 @@ class OpenClProgram(Program):
 
     def __init__(self, plan: Plan, device: Device, context: Context, shared: OpenClProgram | None = None) -> None:
         super().__init__(plan, device)
+        self.prelude = shared.prelude if shared else None
         self.context = context
         self.cl = import_pyopencl()
         self.kept: dict[Storage, Any] = shared.kept if shared else {}

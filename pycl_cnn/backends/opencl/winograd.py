@@ -10,7 +10,7 @@ from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ..matrices import row_of_pixels
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
-from .conv import Tile, activation_number, choose_tile, epilogue_arguments, product_call, roles, source_arguments
+from .conv import Tile, choose_tile, clipped, epilogue_arguments, product_call, roles, source_arguments
 from .conv_weight_gradient import gradient_call
 from .sizes import blocks, channels_per_item, clamp, grid
 
@@ -88,7 +88,7 @@ class TransformFiltersKernel(OpenClAlgorithm):
             "reds_per_item": per_item,
         }
         size = grid(context, blocks(op.reds, per_item), panels)
-        return [Call("winograd", "winograd_filters", *size, arguments, {"VEC": op.vector, "ACTIVATION": 0})]
+        return [Call("winograd", "winograd_filters", *size, arguments, {"VEC": op.vector, "ACTIVATION": clipped(None).number})]
 
 
 class Winograd(OpenClAlgorithm):
@@ -159,19 +159,20 @@ class Winograd(OpenClAlgorithm):
         rows, columns = tile_grid(target)
         shared = {"tile_rows": rows, "tile_columns": columns, "first_tile": first}
         v, m = At(None), At(None, FREQUENCIES * chunk * c)
-        activation = {"ACTIVATION": activation_number(epilogue)}
+        activation = {"ACTIVATION": clipped(epilogue.activation).number}
 
         channels, size = each_tile(context, c, tiles)
         image = {"x": node.inputs[0], "x_rows": source[1], "x_columns": source[2], "pad_top": top, "pad_left": left}
-        into = Call("winograd", "winograd_input", *size, {**image, "v": v, **shared, **channels}, {"ACTIVATION": 0})
+        into = Call("winograd", "winograd_input", *size, {**image, "v": v, **shared, **channels}, activation)
+        plain = clipped(None)
         products = {
             "x": v,
             "panels": node.inputs[1],
             "y": m,
             "bias": None,
             "residual": None,
-            "alpha": 0.0,
-            "beta": 0.0,
+            "alpha": plain.alpha,
+            "beta": plain.beta,
             "images": 1,
             **source_arguments((1, 1, tiles, FREQUENCIES * c), row_of_pixels(tiles)),
             "y_image_stride": 0,
@@ -180,7 +181,7 @@ class Winograd(OpenClAlgorithm):
             "reds": c,
             "outs": k,
         }
-        multiply = product_call(context, self._tile(context, node), tiles, FREQUENCIES, products, 0)
+        multiply = product_call(context, self._tile(context, node), tiles, FREQUENCIES, products, plain.number)
         channels, size = each_tile(context, k, tiles)
         result = {"y": node.outputs[0], "y_rows": target[1], "y_columns": target[2], **epilogue_arguments(node, epilogue)}
         back = Call("winograd", "winograd_output", *size, {**result, "m": m, **shared, **channels}, activation)
@@ -236,7 +237,7 @@ class WinogradGradient(OpenClAlgorithm):
             image = {"x": x, "x_rows": g.size[0], "x_columns": g.size[1], "pad_top": g.padding[0][0], "pad_left": g.padding[1][0], "v": v}
             gradient = {"dy": dy, "y_rows": g.out[0], "y_columns": g.out[1], "w": w}
             channels, size = each_tile(context, c, count)
-            calls.append(Call("winograd", "winograd_input", *size, {**image, **shared, **channels}, {"ACTIVATION": 0}))
+            calls.append(Call("winograd", "winograd_input", *size, {**image, **shared, **channels}, {"ACTIVATION": clipped(None).number}))
             channels, size = each_tile(context, k, count)
             calls.append(Call("winograd_gradient", "winograd_gradient_output", *size, {**gradient, **shared, **channels}))
             products = {
