@@ -1,4 +1,4 @@
-"""The command line: ``pycl-cnn devices | demo | train | predict | summary``.
+"""The command line: ``pycl-cnn devices | doctor | demo | train | predict | summary``.
 
 A mistake gets one line on stderr and exit status 2; Ctrl-C 130.
 """
@@ -23,6 +23,7 @@ EPILOG = """\
 start here:
   pycl-cnn demo                       learn handwritten digits in less than a minute, on every backend
   pycl-cnn devices                    what this machine can compute on
+  pycl-cnn doctor                     what is wrong with its OpenCL, and the command that mends it
   pycl-cnn train --data mnist --out lenet5.safetensors
   pycl-cnn predict lenet5.safetensors mnist/t10k-images-idx3-ubyte.gz
   pycl-cnn summary resnet18           layers, parameters, multiply-adds, memory
@@ -71,6 +72,15 @@ examples:
   pycl-cnn summary lenet5 --device cpu                           also what the compiled program does there, step by step
 """
 
+DOCTOR_EPILOG = """\
+examples:
+  pycl-cnn doctor                                  what OpenCL there is, what is broken, and the command that mends it
+  pycl-cnn doctor --json > report.json             the same for a bug report
+  pycl-cnn doctor > /dev/null && pycl-cnn demo     its status is 0 if an OpenCL device is usable, else 1
+
+Drivers are loaded and tried in processes of their own: a broken one is reported and harms nothing.
+"""
+
 
 class Parser(argparse.ArgumentParser):
     """argparse, with mistakes told in one line, and an epilog that may be made only when it is read."""
@@ -114,14 +124,18 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Any, text: str, epilog: Any = None, default_device: str = 'PYCL_CNN_DEVICE, or "auto"') -> Parser:
+    def command(name: str, run: Any, text: str, epilog: Any = None, default_device: str | None = 'PYCL_CNN_DEVICE, or "auto"') -> Parser:
         described = f"{text[0].upper()}{text[1:]}."
         added = commands.add_parser(name, help=text, description=described, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
-        added.add_argument("--device", metavar="D", help=f'"cpu", "opencl", "opencl:1", part of a name, "auto" (default: {default_device})')
+        if default_device:
+            added.add_argument("--device", metavar="D", help=f'"cpu", "opencl", "opencl:1", part of a name, "auto" (default: {default_device})')
         added.set_defaults(run=run)
         return added
 
     command("devices", devices, "list the devices of this machine, and which one is used")
+
+    diagnosis = command("doctor", doctor, "say what OpenCL there is, what is broken and what mends it", DOCTOR_EPILOG, default_device=None)
+    diagnosis.add_argument("--json", action="store_true", help="as JSON, for bug reports")
 
     demo_options = command("demo", demo, "learn handwritten digits, draw what was learned, compare the backends", DEMO_EPILOG, "PYCL_CNN_DEVICE, or OpenCL where there is a driver")
     demo_options.add_argument("--out", metavar="DIR", default="pycl-cnn-demo", help="folder for the model and the picture (default: %(default)s)")
@@ -221,10 +235,17 @@ def devices(options: argparse.Namespace) -> int:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if trouble:
-        print(f"no OpenCL: {trouble}")
+        print(f"no OpenCL: {trouble} (pycl-cnn doctor tells more)")
     chosen = find_device(options.device)
     print(f"{'--device ' + options.device if options.device else 'default'}: {chosen}" + (f" ({chosen.reason})" if chosen.reason else ""))
     return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Look for OpenCL and what is wrong with it."""
+    from .doctor.report import run
+
+    return run(options)
 
 
 def demo(options: argparse.Namespace) -> int:

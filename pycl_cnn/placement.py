@@ -47,7 +47,7 @@ def _find(spec: str) -> Device:
 def _by_index(spec: str, name: str, found: list[Device]) -> Device:
     if not found:
         raise DeviceError(
-            'device: OpenCL works but offers no device; install a driver, e.g. "pip install pyopencl[pocl]" or "apt-get install pocl-opencl-icd", or use device="cpu"'
+            'device: OpenCL works but offers no device; install a driver, e.g. "pip install pyopencl[pocl]" or "apt-get install pocl-opencl-icd", or use device="cpu"; `pycl-cnn doctor` tells more'
         )
     if name == "opencl":
         return next((d for d in found if d.kind == "gpu"), found[0])

@@ -55,11 +55,11 @@ def test_devices_say_why_there_is_no_opencl(call, monkeypatch):
     assert status == 0 and "no OpenCL: the loader is missing" in out
 
 
-@pytest.mark.parametrize("command", [(), ("devices",), ("demo",), ("train",), ("predict",), ("summary",)])
+@pytest.mark.parametrize("command", [(), ("devices",), ("doctor",), ("demo",), ("train",), ("predict",), ("summary",)])
 def test_help_teaches(call, command):
     status, out, _ = call(*command, "--help")
     assert status == 0 and "%%" not in out
-    assert command in ((), ("devices",)) or ("examples:" in out and "--device" in out)
+    assert command in ((), ("devices",)) or ("examples:" in out and ("--device" in out or command == ("doctor",)))
 
 
 def test_summary(call):
