@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, functional, models, nn, optim
+    from . import data, functional, models, nn, onnx, optim
     from . import functional as F
     from .backends.cpu.threads import get_num_threads, set_num_threads
     from .compiler import compile, value_and_grad
@@ -28,12 +28,12 @@ _HOMES = {
     **dict.fromkeys(("device", "devices"), "placement"),
     **dict.fromkeys(("get_num_threads", "set_num_threads"), "backends.cpu.threads"),
     **dict.fromkeys(("load_weights", "save"), "formats.weights"),
-    **{name: name for name in ("data", "functional", "models", "nn", "optim")},
+    **{name: name for name in ("data", "functional", "models", "nn", "onnx", "optim")},
     "F": "functional",
     "Trainer": "training.trainer",
     "manual_seed": "random",
 }
-_MODULES = ("F", "data", "functional", "models", "nn", "optim")
+_MODULES = ("F", "data", "functional", "models", "nn", "onnx", "optim")
 
 
 def __getattr__(name: str) -> Any:
@@ -67,6 +67,7 @@ __all__ = [
     "manual_seed",
     "models",
     "nn",
+    "onnx",
     "optim",
     "save",
     "set_num_threads",

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
 
 
-def _matrix(rule: AxisRule) -> np.ndarray:
+def axis_matrix(rule: AxisRule) -> np.ndarray:
+    """The rule's map along one axis, as a whole matrix."""
     matrix = np.zeros(rule.shape)
     starts, index, weight = rule.table
     for i in range(rule.shape[0]):
@@ -41,7 +42,7 @@ class Resample(Op):
         return [grads[0] and graph.apply(Resample(self.rows.transpose(), self.cols.transpose()), grads[0])]
 
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        return (np.einsum("ah,nhwc,bw->nabc", _matrix(self.rows), inputs[0].astype(np.float64), _matrix(self.cols), optimize=True),)
+        return (np.einsum("ah,nhwc,bw->nabc", axis_matrix(self.rows), inputs[0].astype(np.float64), axis_matrix(self.cols), optimize=True),)
 
     def flops(self, inputs: Sequence[Spec], outputs: Sequence[Spec]) -> int:
         n, _, _, c = outputs[0].shape
