@@ -101,12 +101,16 @@ def test_batch_counters_are_passed_over(tmp_path):
     assert same(pc.load_weights(small(1), tmp_path / "m.safetensors").state_dict(), model.state_dict())
 
 
-def test_not_strict_passes_over_other_names(tmp_path):
-    pc.save({"3.bias": np.ones(3), "other": np.ones(2)}, tmp_path / "m.safetensors")
+def test_not_strict_passes_over_what_does_not_fit_and_returns_it(tmp_path):
+    pc.save({"3.bias": np.ones(3), "other": np.ones(2), "0.weight": np.ones((4, 1, 3, 3))}, tmp_path / "m.safetensors")
     model = small()
     before = model.state_dict()
-    pc.load_weights(model, tmp_path / "m.safetensors", strict=False)
+    misfits = pc.load_weights(model, tmp_path / "m.safetensors", strict=False)
+    assert misfits.unexpected == ("other",) and misfits.misshapen == {"0.weight": ((4, 1, 3, 3), (2, 1, 3, 3))}
+    assert set(misfits.missing) == set(before) - {"3.bias", "0.weight"}
     assert np.array_equal(model.state_dict()["3.bias"], np.ones(3)) and np.array_equal(model.state_dict()["3.weight"], before["3.weight"])
+    pc.save(before, tmp_path / "whole.safetensors")
+    assert pc.load_weights(model, tmp_path / "whole.safetensors", strict=False) == ((), (), {}) and same(model.state_dict(), before)
 
 
 # ---- what is refused --------------------------------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def test_everything_that_does_not_fit_is_listed(tmp_path):
     ):
         assert part in message
     lenient = refused(tmp_path / "m.safetensors", strict=False)
-    assert "missing" not in lenient and "shape: 0.weight" in lenient
+    assert "missing" not in lenient and "shape" not in lenient and "dtype: 3.bias is I64" in lenient
 
 
 @pytest.mark.parametrize("kept", [0, 4, 8, 50, -1])
@@ -292,6 +296,17 @@ def test_a_state_dict_of_torch(tmp_path):
     half = pc.load_weights(small(), tmp_path / "half.pth").state_dict()
     assert same(half, whole)
     assert not same(pc.load_weights(small(), tmp_path / "m.pt").state_dict(), half)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
+def test_a_checkpoint_of_a_training_script(tmp_path, key):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    weights = {f"module.{name}": torch.tensor(np.array(array)) for name, array in small(1).state_dict().items()}
+    weights["module.1.num_batches_tracked"] = torch.tensor(3)
+    optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"epoch": 3, "optimizer": optimizer, key: weights}, tmp_path / "m.pth")
+    assert same(pc.load_weights(small(), tmp_path / "m.pth").state_dict(), small(1).state_dict())
+    assert pc.load_weights(small(), tmp_path / "m.pth", strict=False) == ((), (), {})
 
 
 def test_what_is_refused_of_torch(tmp_path):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -25,8 +25,16 @@ FORMAT, VERSION = "pycl_cnn", 1
 #: Suffixes of the files that torch.save writes.
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
+#: Where training scripts keep the weights among other things.
+STATE_DICT_KEYS = ("state_dict", "model", "model_state_dict")
+
+#: What PyTorch's DataParallel puts before every name.
+DATA_PARALLEL = "module."
+
 #: safetensors' names of the dtypes that weights may have.
 FLOATS = ("F16", "BF16", "F32", "F64")
+
+M = TypeVar("M", bound=Module)
 
 
 def save(model: Module | Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
@@ -95,46 +103,64 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_weights(model: Module, path: str | os.PathLike[str], strict: bool = True) -> Module:
+class Misfits(NamedTuple):
+    """What a file and a model do not have in common."""
+
+    missing: tuple[str, ...]  # in the file
+    unexpected: tuple[str, ...]  # in the file
+    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # name: the file's shape, the model's
+
+
+@overload
+def load_weights(model: M, path: str | os.PathLike[str], strict: Literal[True] = True) -> M: ...
+@overload
+def load_weights(model: Module, path: str | os.PathLike[str], strict: Literal[False]) -> Misfits: ...
+def load_weights(model: Module, path: str | os.PathLike[str], strict: bool = True) -> Module | Misfits:
     """Set the model's weights to those in the file `path`; the model, for chaining.
 
-    Reads safetensors files, whoever wrote them, and where PyTorch is installed its state_dict files (.pt, .pth, .ckpt, .bin;
-    tensors only, nothing in them is executed). float16, bfloat16 and float64 become float32. PyTorch's num_batches_tracked is passed
-    over. With ``strict=False`` missing and unexpected names are passed over as well.
+    Reads safetensors files, whoever wrote them, and where PyTorch is installed its state_dict files (.pt, .pth, .ckpt, .bin; alone or
+    among other things under "state_dict", "model" or "model_state_dict"; tensors only, nothing in them is executed). float16, bfloat16
+    and float64 become float32. PyTorch's num_batches_tracked is passed over, and so is the "module." that DataParallel puts before
+    every name. With ``strict=False`` what is missing, unexpected or misshapen is passed over, and that is what is returned.
 
     Raises FormatError that lists every missing, unexpected and misshapen key and every one of a wrong dtype, or says why the file
     cannot be read; then nothing has changed. Raises FileNotFoundError.
     """
     if Path(path).suffix.lower() in TORCH_SUFFIXES:
-        arrays = _read_torch(path)
-        _check(model, path, {name: (array.shape, array.dtype.name) for name, array in arrays.items()}, strict)
-    else:
-        with _opened(path) as file:
-            _check_version(path, file.metadata() or {})
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            _check(model, path, {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}, strict)
-            wanted = {name for name, _ in model.named_tensors(remove_duplicate=False)}
-            arrays = {name: _read(path, file, name, part.get_dtype()) for name, part in slices.items() if name in wanted}
-    model.load_state_dict(arrays, strict)
-    return model
+        given = _read_torch(path)
+        return _load(model, path, {name: (array.shape, array.dtype.name) for name, array in given.items()}, given.__getitem__, strict)
+    with _opened(path) as file:
+        _check_version(path, file.metadata() or {})
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        entries = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+        return _load(model, path, entries, lambda name: _read(path, file, name, entries[name][1]), strict)
+
+
+def _load(
+    model: Module, path: Any, entries: Mapping[str, tuple[tuple[int, ...], str]], read: Callable[[str], np.ndarray], strict: bool
+) -> Module | Misfits:
+    """Check the file's `entries` (shape and dtype by name), then read and set those that the model has."""
+    prefix = DATA_PARALLEL if entries and all(name.startswith(DATA_PARALLEL) for name in entries) else ""
+    given = {name[len(prefix) :]: entry for name, entry in entries.items() if name.rpartition(".")[2] != IGNORED_SUFFIX}
+    own = {name: value.shape for name, value in model.named_tensors(remove_duplicate=False)}
+    shared = [name for name in given if name in own]
+    misfits = Misfits(
+        tuple(name for name in own if name not in given),
+        tuple(name for name in given if name not in own),
+        {name: (given[name][0], own[name]) for name in shared if given[name][0] != own[name]},
+    )
+    problems = model.misfits({name: shape for name, (shape, _) in given.items()}) if strict else []
+    problems += [f"dtype: {name} is {given[name][1]}, weights must be floating-point" for name in shared if given[name][1] not in (*FLOATS, "float32")]
+    if problems:
+        raise FormatError(f"load_weights: {path} does not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
+    model.load_state_dict({name: read(prefix + name) for name in shared if name not in misfits.misshapen}, strict)
+    return model if strict else misfits
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The text that `save` was given for a safetensors file, and its format. Raises FormatError, FileNotFoundError."""
     with _opened(path) as file:
         return dict(file.metadata() or {})
-
-
-def _check(model: Module, path: Any, given: Mapping[str, tuple[tuple[int, ...], str]], strict: bool) -> None:
-    """Raise FormatError that names everything in the file that does not fit the model."""
-    given = {name: entry for name, entry in given.items() if name.rpartition(".")[2] != IGNORED_SUFFIX}
-    problems = model.misfits({name: shape for name, (shape, _) in given.items()}, strict)
-    names = {name for name, _ in model.named_tensors(remove_duplicate=False)}
-    accepted = (*FLOATS, "float32")
-    foreign = {name: dtype for name, (_, dtype) in given.items() if name in names and dtype not in accepted}
-    problems += [f"dtype: {name} is {dtype}, weights must be floating-point" for name, dtype in foreign.items()]
-    if problems:
-        raise FormatError(f"load_weights: {path} does not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
 
 
 def _check_version(path: Any, metadata: Mapping[str, str]) -> None:
@@ -196,8 +222,8 @@ def _read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise FormatError(f"load_weights: {path} is no PyTorch file of tensors alone ({str(error).splitlines()[0]})") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise FormatError(f"load_weights: {path} holds no state_dict: it must map names to tensors")
+        raise FormatError(f"load_weights: {path} holds no state_dict: it must map names to tensors, or hold that under {', '.join(STATE_DICT_KEYS)}")
     return {name: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for name, tensor in content.items()}
