@@ -25,6 +25,9 @@ ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "a
 
 # FP contraction (a*b+c as one fused operation) is on; nothing else of -ffast-math is.
 FLAGS = ["-std=gnu11", "-O3", "-g0", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+# PYCL_CNN_SANITIZE=1 builds for the sanitizers: every access and every integer operation of the C code is checked; the first error ends the process.
+if os.environ.get("PYCL_CNN_SANITIZE"):
+    FLAGS += ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 OPENMP_CANDIDATES = [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])]
 
 # One architecture per build: the flags above belong to one. A universal Python on macOS would ask for two.

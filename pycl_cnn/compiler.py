@@ -63,12 +63,15 @@ def compile(
     target: Any = None,
     layout: str = "NCHW",
     algorithms: Mapping[str, str] | None = None,
+    precision: str = "fast",
 ) -> Program:
     """A program for inputs of `example_shape` (a shape, or one for each input) on `device`, weights loaded.
 
     With `train` the program is a whole training step of `loss` and `optimizer`: its inputs are x, the target (an example
     array given as `target`) and hyper (and rng with dropout), its outputs the loss and the model's result; see
     :class:`pycl_cnn.Trainer`, which feeds it. `algorithms` forces one by name for an operation, e.g. ``{"Conv": "igemm"}``.
+    `precision` "fast" allows algorithms whose error stays below 1e-4 of the output's scale; "exact" leaves out all that are no plain
+    sums of products.
     Raises ShapeError, DeviceError, UnsupportedError.
     """
     shapes: list[tuple[int, ...]] = [tuple(s) for s in example_shape] if example_shape and isinstance(example_shape[0], Sequence) else [tuple(example_shape)]  # type: ignore[arg-type,list-item]
@@ -77,19 +80,25 @@ def compile(
         if loss is None or optimizer is None or target is None:
             raise ShapeError("compile", "train=True needs loss, optimizer and an example target")
         goal = as_input_array(target, "compile")
-        return training_program(model, loss, optimizer.rule, specs, (goal.shape, goal.dtype), device, layout, algorithms)
-    return inference_program(model, specs, device, layout, False, algorithms)
+        return training_program(model, loss, optimizer.rule, specs, (goal.shape, goal.dtype), device, layout, algorithms, precision)
+    return inference_program(model, specs, device, layout, False, algorithms, precision)
 
 
 def inference_program(
-    model: Module, specs: Sequence[Spec], device: Any, layout: str = "NCHW", mode: bool | None = False, algorithms: Mapping[str, str] | None = None
+    model: Module,
+    specs: Sequence[Spec],
+    device: Any,
+    layout: str = "NCHW",
+    mode: bool | None = False,
+    algorithms: Mapping[str, str] | None = None,
+    precision: str = "fast",
 ) -> Program:
     """The model's forward pass."""
     tracer = begin(model, mode, with_gradients=False)
     with tracing(tracer):
         results = trace_forward(tracer, model, specs, layout)
     tracer.graph.outputs = [y.value for y in results]
-    return finish(canonical(tracer.graph), find_device(device), model.state_dict(), dict(algorithms or {}))
+    return finish(canonical(tracer.graph), find_device(device), model.state_dict(), dict(algorithms or {}), precision)
 
 
 def _loss(tracer: Tracer, model: Module, loss: Module, specs: Sequence[Spec], target: Spec, layout: str) -> tuple[Symbol, Symbol]:
@@ -116,6 +125,7 @@ def training_program(
     device: Any,
     layout: str = "NCHW",
     algorithms: Mapping[str, str] | None = None,
+    precision: str = "fast",
     slots: Mapping[str, np.ndarray] | None = None,
 ) -> Program:
     """One training step: forward, loss, backward, update. Inputs x.., target, hyper (, rng); outputs loss and result.
@@ -143,10 +153,10 @@ def training_program(
             updated = graph.add(rule, parameter, gradient, *kept, hyper)
         for state, new in zip([parameter, *kept], updated, strict=True):
             graph.updates[state] = new
-    return finish(graph, find_device(device), states, dict(algorithms or {}))
+    return finish(graph, find_device(device), states, dict(algorithms or {}), precision)
 
 
-def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: str = "NCHW") -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
+def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: str = "NCHW", precision: str = "fast") -> Callable[..., tuple[float, dict[str, np.ndarray]]]:
     """A function ``(x, target) -> (loss, gradients)``; gradients by state_dict name, in the parameters' shapes.
 
     Modules behave as their own mode says (``model.train()``, ``model.eval()``); in training mode running statistics follow.
@@ -157,7 +167,7 @@ def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: s
         trainable = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
         where = find_device(device)
         shapes = tuple((array.shape, array.dtype.str) for array in arrays)
-        key = ("value_and_grad", loss, where, layout, trainable, shapes, model.fingerprint(), loss.fingerprint())
+        key = ("value_and_grad", loss, where, layout, precision, trainable, shapes, model.fingerprint(), loss.fingerprint())
         names: list[str] = list(trainable)
 
         def make() -> Program:
@@ -179,7 +189,7 @@ def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: s
                     for move in wanted[name].op.inverse():  # type: ignore[attr-defined]
                         gradient = graph.apply(move, gradient)
                 graph.outputs.append(gradient)
-            return finish(graph, where, model.state_dict())
+            return finish(graph, where, model.state_dict(), None, precision)
 
         results = _run_cached(model, key, make, arrays)
         results = results if isinstance(results, tuple) else (results,)
@@ -215,10 +225,10 @@ def _run_cached(model: Module, key: Any, make: Callable[[], Program], arrays: Se
     return cache.run(key, make, call)
 
 
-def run_module(model: Module, inputs: Sequence[Any], device: Any, layout: str) -> Any:
+def run_module(model: Module, inputs: Sequence[Any], device: Any, layout: str, precision: str) -> Any:
     """What `model(x)` does outside of a trace."""
     where = find_device(device)
     arrays = [np.asarray(as_input_array(array, type(model).__name__), order="C") for array in inputs]
     specs = [(array.shape, array.dtype) for array in arrays]
-    key = ("forward", where, layout, tuple((shape, dtype.str) for shape, dtype in specs), model.fingerprint())
-    return _run_cached(model, key, lambda: inference_program(model, specs, where, layout, None), arrays)
+    key = ("forward", where, layout, precision, tuple((shape, dtype.str) for shape, dtype in specs), model.fingerprint())
+    return _run_cached(model, key, lambda: inference_program(model, specs, where, layout, None, None, precision), arrays)

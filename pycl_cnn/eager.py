@@ -52,9 +52,9 @@ class ProgramCache:
 _cache = ProgramCache(128)
 
 
-def finish(graph: Graph, device: Device, states: dict[str, np.ndarray], force: dict[str, str] | None = None) -> Program:
+def finish(graph: Graph, device: Device, states: dict[str, np.ndarray], force: dict[str, str] | None = None, precision: str = "fast") -> Program:
     """The passes behind the gradients, then the backend."""
-    return backend(device.backend).compile(optimised(graph), device, states, force)
+    return backend(device.backend).compile(optimised(graph), device, states, force, precision)
 
 
 #: Arguments that hold arrays; all others are attributes, numbers known when the plan is made.

@@ -16,7 +16,7 @@ if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks are not part of this distribution", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import ceilings, layers  # noqa: E402
+from benchmarks import ceilings, errors, layers  # noqa: E402
 from benchmarks.cases import CONVOLUTIONS, agree, check_adjoint, check_convolution  # noqa: E402
 from benchmarks.compare import __main__ as command  # noqa: E402
 from benchmarks.compare import report, rows, session  # noqa: E402
@@ -245,3 +245,30 @@ def test_asv_finds_the_benchmarks() -> None:
     found = {benchmark.name for benchmark in discovery.disc_benchmarks(str(ROOT / "benchmarks"))}
     assert {"bench_conv.Conv2d.time_forward", "bench_networks.Inference.time_run", "bench_training.Step.time_step"} <= found
     assert all(name.startswith("bench_") for name in found)
+
+
+# ---- errors --------------------------------------------------------------------------------------------------------------------
+
+
+def test_float64_of_the_error_table_is_that_of_the_operations() -> None:
+    from pycl_cnn.geometry import ConvGeometry
+    from pycl_cnn.ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
+
+    generator = np.random.default_rng(0)
+    geometry = ConvGeometry.forward("conv", (2, 9, 8, 3), (5, 3, 3, 3), stride=(2, 1), padding=((0, 2), (1, 1)), dilation=(1, 2))
+    x, w, dy = (generator.standard_normal(shape) for shape in (geometry.input_shape, geometry.weight_shape, geometry.output_shape))
+    dx, dw = errors.gradients(geometry, x, w, dy)
+    np.testing.assert_allclose(errors.convolve(geometry, x, w), Conv(geometry).reference(x, w)[0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(dx, ConvBackwardInput(geometry).reference(dy, w)[0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(dw, ConvBackwardWeight(geometry).reference(x, dy)[0], rtol=1e-12, atol=1e-12)
+
+
+def test_error_table_has_every_3x3_layer(tmp_path: Path) -> None:
+    assert [len(list(errors.layers_of(NETWORKS[name]))) for name in ("resnet18", "lenet5")] == [16, 0]
+    page = tmp_path / "page.md"
+    assert errors.main(["--network", "mobilenet_v2,lenet5", "--out", str(page)]) == 0
+    first, second = [line for line in page.read_text().splitlines() if line.startswith(("| MobileNetV2", "| LeNet-5"))]
+    assert first.startswith("| MobileNetV2 224 | features.0.0 | 1x224x224x3 | 32 | lines | ")
+    assert second.startswith("| LeNet-5 28x28 | none |")
+    with pytest.raises(SystemExit):
+        errors.main(["--network", "alexnet"])

@@ -25,6 +25,17 @@ from ..plan import Kind, Plan, Step, does_work, make_plan, protect
 if TYPE_CHECKING:
     from .prelude import Prelude
 
+#: What a program may do to be fast: "fast" allows algorithms whose error stays below 1e-4 of the output's scale (Winograd's method),
+#: "exact" only plain sums of products, with the rounding errors of float32 sums in some order.
+PRECISIONS = ("fast", "exact")
+
+
+def check_precision(operation: str, precision: str) -> str:
+    """`precision` if it is one. Raises ShapeError."""
+    if precision not in PRECISIONS:
+        raise ShapeError(operation, f"precision must be one of {', '.join(map(repr, PRECISIONS))}", precision=precision)
+    return precision
+
 
 @dataclass(frozen=True)
 class Device:
@@ -53,6 +64,8 @@ class Algorithm:
     name: ClassVar[str]
     #: why it stands where it stands in the table, for explain()
     reason: ClassVar[str] = "the only one"
+    #: whether its results are plain sums of products, rounded as such; others are left out by ``precision="exact"``
+    exact: ClassVar[bool] = True
 
     def supports(self, node: Node, device: Device) -> bool:
         """Whether it can do this node on this device."""
@@ -102,13 +115,14 @@ class Backend:
         """Turn a plan into a program."""
         raise NotImplementedError
 
-    def compile(self, graph: Graph, device: Device, states: Mapping[str, np.ndarray], force: Mapping[str, str] | None = None) -> Program:
+    def compile(self, graph: Graph, device: Device, states: Mapping[str, np.ndarray], force: Mapping[str, str] | None = None, precision: str = "fast") -> Program:
         """Lower `graph` for `device`, plan it and make it ready to run with `states` (user layout) loaded.
 
-        `force` names an algorithm for an operation, e.g. ``{"Conv": "direct"}``. Raises UnsupportedError where no algorithm is left.
+        `force` names an algorithm for an operation, e.g. ``{"Conv": "direct"}``; `precision` is one of PRECISIONS. Raises
+        UnsupportedError where no algorithm is left.
         """
         prelude = self.prelude(graph)
-        program = self.link(self.lower(graph, device, force), device)
+        program = self.link(self.lower(graph, device, force, precision), device)
         program.prelude = prelude
         program.load(states)
         return program
@@ -117,25 +131,32 @@ class Backend:
         """Cut off `graph` what another backend should compute from the weights; none by default."""
         return None
 
-    def lower(self, graph: Graph, device: Device, force: Mapping[str, str] | None = None) -> Plan:
+    def lower(self, graph: Graph, device: Device, force: Mapping[str, str] | None = None, precision: str = "fast") -> Plan:
         """Choose algorithms and lay out memory."""
+        check_precision("compile", precision)
         protect(graph)
         while open_nodes := [node for node in graph.nodes() if does_work(node) and node.algorithm is None]:
             for node in open_nodes:  # an algorithm may insert nodes, which need one in turn
-                self._choose(graph, node, device, force or {})
+                self._choose(graph, node, device, force or {}, precision)
         graph.prune()
         return make_plan(graph, lambda node: node.algorithm.workspace(node, device))
 
-    def _choose(self, graph: Graph, node: Node, device: Device, force: Mapping[str, str]) -> None:
+    def _choose(self, graph: Graph, node: Node, device: Device, force: Mapping[str, str], precision: str) -> None:
         table = self.algorithms.get(type(node.op), [])
         kind = type(node.op).__name__
         wanted = force.get(kind)
+        left_out = []
         for algorithm in table:
             if wanted is not None and algorithm.name != wanted:
                 continue
             if algorithm.supports(node, device) and (wanted is not None or algorithm.pays(node, device)):
+                if precision == "exact" and not algorithm.exact:
+                    left_out.append(algorithm.name)
+                    continue
                 node.algorithm = algorithm
                 node.reason = f"forced by {kind}={wanted}" if wanted else algorithm.why(node, device)
+                if left_out:
+                    node.reason += f"; precision='exact' leaves out {', '.join(left_out)}"
                 prepared = algorithm.prepare(graph, node, device)
                 prepared.algorithm, prepared.reason = algorithm, node.reason
                 return
@@ -143,6 +164,8 @@ class Backend:
         shapes = [value.shape for value in node.inputs]
         if wanted is not None and wanted not in names:
             raise UnsupportedError(f"{kind}: there is no algorithm {wanted!r} on {self.name}; there are {names}")
+        if wanted is not None and left_out:
+            raise UnsupportedError(f"{kind}: algorithm {wanted!r} is no plain sum of products, which precision='exact' asks for; there are {names}")
         detail = f"algorithm {wanted!r} does not take" if wanted else "no algorithm takes"
         raise UnsupportedError(f"{kind} on {device}: {detail} input shapes {shapes} ({node.op.attributes()})")
 

@@ -50,14 +50,17 @@ class Module:
         tracer = active_tracer()
         return self._training if tracer is None or tracer.mode is None else tracer.mode
 
-    def __call__(self, *inputs: Any, device: Any = None, layout: str = "NCHW") -> Any:
-        """Apply the module to arrays [n, ...] on `device`. Images are NCHW unless ``layout="NHWC"``. Raises ShapeError."""
+    def __call__(self, *inputs: Any, device: Any = None, layout: str = "NCHW", precision: str = "fast") -> Any:
+        """Apply the module to arrays [n, ...] on `device`. Images are NCHW unless ``layout="NHWC"``.
+
+        ``precision="exact"`` has plain sums of products only, see :func:`pycl_cnn.compile`. Raises ShapeError.
+        """
         tracer = active_tracer()
         if tracer is not None:
             return tracer.call(self, inputs)
         from ..compiler import run_module
 
-        return run_module(self, inputs, device, layout)
+        return run_module(self, inputs, device, layout, precision)
 
     # ---- parts ----------------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,8 @@ def versions(model: Module) -> tuple[int, ...]:
 class TrainingSteps:
     """See the module's docstring."""
 
-    def __init__(self, model: Module, loss: Module, rule: UpdateRule, device: Device, layout: str) -> None:
-        self.model, self.loss, self.rule, self.device, self.layout = model, loss, rule, device, layout
+    def __init__(self, model: Module, loss: Module, rule: UpdateRule, device: Device, layout: str, precision: str) -> None:
+        self.model, self.loss, self.rule, self.device, self.layout, self.precision = model, loss, rule, device, layout, precision
         self.slots: dict[str, np.ndarray] = {}  # the optimizer's arrays as of the last write_back, by state name
         self._programs: dict[Any, Program] = {}
         self._current: Program | None = None  # the one that holds the newest states
@@ -46,7 +46,7 @@ class TrainingSteps:
         for key, (x, target) in zip(keys, specs, strict=True):
             if key not in self._programs:
                 self._programs[key] = training_program(
-                    self.model, self.loss, self.rule, [x], target, self.device, self.layout, slots=self.slots
+                    self.model, self.loss, self.rule, [x], target, self.device, self.layout, precision=self.precision, slots=self.slots
                 )
         return [self._programs[key] for key in keys]
 

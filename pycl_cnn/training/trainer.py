@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import random
-from ..backends.base import Program
+from ..backends.base import Program, check_precision
 from ..compiler import Spec, inference_program
 from ..errors import DivergenceError, ShapeError
 from ..nn.module import Module
@@ -88,22 +88,33 @@ class Trainer:
     Shuffles and dropout follow from `seed` (by default the next number of `pycl_cnn.manual_seed`'s generator), so that the same
     seed, data and device give the same losses, bit for bit. Layers train as their own mode says (`model.train()`, the default;
     a layer in `eval()` keeps its running statistics and drops nothing); evaluation and prediction always use inference behaviour.
-    `device` None means PYCL_CNN_DEVICE, or "auto".
+    `device` None means PYCL_CNN_DEVICE, or "auto". ``precision="exact"`` has plain sums of products only, see `pycl_cnn.compile`.
 
     A last batch smaller than the others trains as well, through a second program; weights and the optimizer's arrays go over
     exactly. `optimizer.lr` may be changed at any time, e.g. by a callback.
     """
 
-    def __init__(self, model: Module, loss: Module, optimizer: Optimizer, device: Any = None, *, seed: int | None = None, layout: str = "NCHW") -> None:
+    def __init__(
+        self,
+        model: Module,
+        loss: Module,
+        optimizer: Optimizer,
+        device: Any = None,
+        *,
+        seed: int | None = None,
+        layout: str = "NCHW",
+        precision: str = "fast",
+    ) -> None:
         for name, value, kind in (("model", model, Module), ("loss", loss, Module), ("optimizer", optimizer, Optimizer)):
             if not isinstance(value, kind):
                 raise TypeError(f"Trainer: {name} must be an instance of {kind.__module__}.{kind.__name__}; received {value!r}")
         self.model, self.loss, self.optimizer, self.layout = model, loss, optimizer, layout
+        self.precision = check_precision("Trainer", precision)
         self.device = find_device(device)
         self.seed = int(random.generator().integers(2**31)) if seed is None else int(seed)
         self.epoch = 0  # epochs done
         self.step = 0  # updates done
-        self.steps = TrainingSteps(model, loss, optimizer.rule, self.device, layout)
+        self.steps = TrainingSteps(model, loss, optimizer.rule, self.device, layout, precision)
         self._programs: dict[Any, tuple[Program, tuple[int, ...]]] = {}
 
     # ---- training -------------------------------------------------------------------------------------------------------
@@ -248,7 +259,7 @@ class Trainer:
         now = versions(self.model)
         program, loaded = self._programs.pop(key, (None, ()))
         if program is None:
-            program = inference_program(module, specs, self.device, self.layout)
+            program = inference_program(module, specs, self.device, self.layout, precision=self.precision)
         elif loaded != now:
             program.load(module.state_dict())
         self._programs[key] = program, now

@@ -50,6 +50,7 @@ class Winograd(CpuAlgorithm):
 
     name = "winograd"
     reason = "3x3 taps, stride 1: a quarter of the multiplications pays for the transforms"
+    exact = False  # the transforms add and subtract before they multiply
 
     def supports(self, node: Node, device: Device) -> bool:
         return three_by_three(roles(node.op)[0])
@@ -115,6 +116,7 @@ class WinogradGradient(CpuAlgorithm):
 
     name = "winograd"
     reason = "3x3 taps, stride 1: a quarter of the multiplications pays for the transforms"
+    exact = False  # the transforms add and subtract before they multiply
 
     def supports(self, node: Node, device: Device) -> bool:
         return three_by_three(node.op.geometry)  # type: ignore[attr-defined]

@@ -96,6 +96,7 @@ class Winograd(OpenClAlgorithm):
 
     name = "winograd"
     reason = "3x3 taps, stride 1: a quarter of the multiplications pays for the transforms"
+    exact = False  # the transforms add and subtract before they multiply
 
     def supports(self, node: Node, device: Device) -> bool:
         return three_by_three(roles(node.op)[0])
@@ -193,6 +194,7 @@ class WinogradGradient(OpenClAlgorithm):
 
     name = "winograd"
     reason = Winograd.reason
+    exact = False  # the transforms add and subtract before they multiply
 
     def supports(self, node: Node, device: Device) -> bool:
         return three_by_three(node.op.geometry)  # type: ignore[attr-defined]
