@@ -430,10 +430,10 @@ cdef extern from "conv.h" nogil:
 
 cdef extern from "winograd.h" nogil:
     struct winograd_filters_members "winograd_filters_params":
-        int64_t outs, reds, panel_width, offset, out_stride, red_stride, tap_row_stride, tap_col_stride
+        int64_t tile, outs, reds, panel_width, offset, out_stride, red_stride, tap_row_stride, tap_col_stride
     struct winograd_members "winograd_params":
-        int64_t images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
-        int64_t panel_width, tile_block, panel_block, activation
+        int64_t tile, images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
+        int64_t panel_width, tile_block, panel_block, transformed, activation
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":
         int64_t images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
@@ -441,8 +441,10 @@ cdef extern from "winograd.h" nogil:
     int64_t winograd_gradient_tasks(const winograd_gradient_members *p)
     int64_t winograd_gradient_scratch_bytes(const winograd_gradient_members *p)
     int64_t winograd_filters_tasks(const winograd_filters_members *p)
+    int64_t winograd_tiles(const winograd_members *p)
     int64_t winograd_tasks(const winograd_members *p)
     int64_t winograd_scratch_bytes(const winograd_members *p)
+    int64_t winograd_inputs_bytes(const winograd_members *p)
 
 
 def winograd_filters_params(**members):
@@ -453,6 +455,11 @@ def winograd_filters_params(**members):
 def winograd_params(**members):
     cdef winograd_members p = members
     return as_params("winograd", members, p, <char *>&p, sizeof(p))
+
+
+def winograd_inputs_params(**members):
+    cdef winograd_members p = members
+    return as_params("winograd_inputs", members, p, <char *>&p, sizeof(p))
 
 
 def winograd_gradient_params(**members):
@@ -529,9 +536,19 @@ def conv_sizes(str kernel not None, bytes params not None):
     if kernel == "winograd_gradient":
         return (winograd_gradient_tasks(<const winograd_gradient_members *>p),
                 winograd_gradient_scratch_bytes(<const winograd_gradient_members *>p))
+    if kernel == "winograd_inputs":
+        return winograd_tiles(<const winograd_members *>p), 0
     if kernel == "winograd":
         return winograd_tasks(<const winograd_members *>p), winograd_scratch_bytes(<const winograd_members *>p)
     raise ValueError(f"[conv_sizes] {kernel!r} is not a convolution kernel")
+
+
+def winograd_workspace(bytes params not None):
+    """Bytes of the transformed inputs of a winograd kernel with these parameters, if they are made before."""
+    cdef const char *p = params
+    if len(params) != sizeof(winograd_members):
+        raise ValueError(f"[winograd_workspace] these are not params of winograd: {len(params)} bytes")
+    return winograd_inputs_bytes(<const winograd_members *>p) if (<const winograd_members *>p).transformed else 0
 
 
 # Default sizes of tasks. They depend on the sizes of the operation and on the instruction set, never on the number of
@@ -615,18 +632,23 @@ def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int
     return {"row_block": conv_round(conv_blocks(grid_rows, tasks), 2), "channel_block": channels}  # rows go in pairs
 
 
-def winograd_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):
-    """Default panel_width, tile_block and panel_block of winograd, as a dict. tiles: of 4x4 outputs, of all images."""
+def winograd_blocks(int64_t tile, int64_t tiles, int64_t outs, int64_t channels, isa=None):
+    """Default panel_width, tile_block, panel_block and transformed of winograd, as a dict. tiles: of tile x tile outputs, of all images."""
     cdef int64_t width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
-    cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa)
-    # The transformed inputs of a task (144 bytes for each tile and channel) take half of a second-level cache of 1 MiB at
-    # most; a dozen tasks keep several threads busy, of at least half a register tile.
-    cdef int64_t most = max(rows, min(3 * rows, 524288 // (144 * max(1, channels)) // rows * rows))
-    cdef int64_t block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, FEWEST_TASKS)))
+    cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), block
+    cdef int64_t vector_bytes = 4 * (tile + 2) * (tile + 2)  # a channel of a transformed tile
+    # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
+    if tiles <= outs and panels >= FEWEST_TASKS // 2:
+        block = conv_blocks(tiles, conv_blocks(tiles, 4 * rows))
+        return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1}
+    # The transformed inputs of a task take half of a second-level cache of 1 MiB at most; a dozen tasks keep several threads
+    # busy, of at least half a register tile.
+    cdef int64_t most = max(rows, min(3 * rows, 524288 // (vector_bytes * max(1, channels)) // rows * rows))
+    block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, FEWEST_TASKS)))
     block = conv_blocks(tiles, conv_blocks(tiles, block))
     cdef int64_t blocks = conv_blocks(tiles, block)
     cdef int64_t panel_blocks = min(panels, conv_blocks(FEWEST_TASKS, blocks))
-    return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks)}
+    return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0}
 
 
 def winograd_gradient_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):

@@ -38,6 +38,7 @@
 #define ZERO(r, v) TV s##r##_##v = {0};
 #define ZERO_ROW(r) EACH_VECTOR(ZERO, r)
 #define LOAD_PANEL(r, v) const TV b##v = TV_(load)(panel + v * TL);
+#define FETCH_PANEL(r, v) __builtin_prefetch(panel + PANEL_AHEAD + v * TL);
 #define MULTIPLY(r, v) s##r##_##v += x * b##v;
 #define STEP_ROW(r)                                                                                                    \
     {                                                                                                                  \
@@ -47,6 +48,7 @@
 #define STEP                                                                                                           \
     {                                                                                                                  \
         EACH_VECTOR(LOAD_PANEL, 0)                                                                                     \
+        EACH_VECTOR(FETCH_PANEL, 0)                                                                                    \
         EACH_ROW(STEP_ROW)                                                                                             \
         panel += panel_stride;                                                                                         \
     }
@@ -149,6 +151,7 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef ZERO
 #undef ZERO_ROW
 #undef LOAD_PANEL
+#undef FETCH_PANEL
 #undef MULTIPLY
 #undef STEP_ROW
 #undef STEP

@@ -41,6 +41,8 @@
 #define NV 2
 #endif
 #define NR (NV * VL)
+/* Floats of a panel from what is multiplied to what is fetched: as long as memory takes to answer. */
+#define PANEL_AHEAD 1024
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));

@@ -162,7 +162,7 @@ void *memory_allocate(int64_t bytes) {
 #ifdef _WIN32
     return _aligned_malloc((size_t)bytes, 64);
 #else
-    const int huge = bytes >= 2 * HUGE_PAGE;
+    const int huge = bytes >= HUGE_PAGE / 2;
     void *memory = NULL;
     if (posix_memalign(&memory, huge ? HUGE_PAGE : 64, (size_t)bytes)) return NULL;
 #ifdef MADV_HUGEPAGE

@@ -1,18 +1,22 @@
-/* Winograd's minimal filtering F(4x4, 3x3) for 3x3 convolutions with stride 1: a quarter of the multiplications
- * (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016; transforms of section 4.3).
+/* Winograd's minimal filtering F(t x t, 3x3) for 3x3 convolutions with stride 1, with tiles of t = 2, 4 or 6 outputs a side: 4/9,
+ * 1/4 or 16/81 of the multiplications (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016).
  *
- *     tile of 6x6 inputs  d -> V = B^T d B     36 frequencies
- *     filter of 3x3       g -> U = G g G^T     36 frequencies, once for each filter
- *     for each frequency  M = V U              a matrix product over the channels, for all tiles of a task at once
- *     tile of 4x4 outputs y = A^T M A
+ *     tile of (t+2)^2 inputs  d -> V = B^T d B     (t+2)^2 frequencies
+ *     filter of 3x3           g -> U = G g G^T     as many, once for each filter
+ *     for each frequency      M = V U              a matrix product over the channels, for all tiles of a task at once
+ *     tile of t^2 outputs     y = A^T M A
  *
- * Neighbouring tiles overlap by two rows and columns of the input; positions outside read zero. Everything of a task
- * stays in the core's second-level cache but the filters, which stream. */
+ * Neighbouring tiles overlap by two rows and columns of the input; positions outside read zero.
+ *
+ * Many tiles: a task transforms its own inputs, and everything of it stays in the core's second-level cache but the filters,
+ * which stream. Few tiles of many channels: the inputs are transformed first, by winograd_inputs, and the tasks share out the
+ * filters, so that these are read once. */
 #ifndef PYCL_CNN_WINOGRAD_H
 #define PYCL_CNN_WINOGRAD_H
 
 #include "conv.h"
 
+/* Of the weight gradient, which has tiles of 4. */
 enum { WINOGRAD_OUT = 4, WINOGRAD_IN = 6, WINOGRAD_FREQUENCIES = 36 };
 
 /* winograd_filters  filters -> panels of winograd
@@ -20,6 +24,7 @@ enum { WINOGRAD_OUT = 4, WINOGRAD_IN = 6, WINOGRAD_FREQUENCIES = 36 };
  * Filter (o, i) has tap (r, s) at source[offset + o*out_stride + i*red_stride + r*tap_row_stride + s*tap_col_stride].
  * tasks: winograd_filters_tasks(); no scratch */
 struct winograd_filters_params {
+    int64_t tile; /* 2, 4 or 6 outputs a side */
     int64_t outs, reds;
     int64_t panel_width;
     int64_t offset, out_stride, red_stride, tap_row_stride, tap_col_stride; /* floats, any sign */
@@ -27,16 +32,23 @@ struct winograd_filters_params {
 
 /* winograd  y = act(conv(x, filters) + bias + residual)
  * buffers: 0 x [images][rows][cols][channels], 1 panels (of winograd_filters), 2 bias [outs] or NULL, 3 residual (laid out
- *          as y) or NULL, 4 y [images][out_rows][out_cols][outs]. y and residual may be the same memory.
+ *          as y) or NULL, 4 y [images][out_rows][out_cols][outs], 5 transformed inputs, of winograd_inputs with the same
+ *          params, or NULL. y and residual may be the same memory.
  * A task computes tile_block tiles by panel_block panels.
  * tasks: winograd_tasks(); scratch: winograd_scratch_bytes() */
 struct winograd_params {
+    int64_t tile; /* 2, 4 or 6 outputs a side */
     int64_t images, rows, cols, channels;
     int64_t out_rows, out_cols, outs;
     int64_t pad_top, pad_left; /* output (0, 0) reads the input from (-pad_top, -pad_left) on */
     int64_t panel_width, tile_block, panel_block;
+    int64_t transformed; /* whether there is buffer 5 */
     ACTIVATION_MEMBERS
 };
+
+/* winograd_inputs  the transformed inputs of winograd
+ * buffers: 0 x, 1 V [block of tile_block tiles][frequency][register tile][channel / CHUNK][tile][CHUNK]
+ * tasks: winograd_tiles(); no scratch; params: struct winograd_params */
 
 /* winograd_gradient  dw = correlation of x with dy
  * buffers: 0 x [images][rows][cols][channels], 1 dy [images][out_rows][out_cols][outs], 2 parts [parts][outs][3][3][channels]
@@ -58,7 +70,7 @@ static inline int64_t winograd_filters_tasks(const struct winograd_filters_param
 }
 
 static inline int64_t winograd_tiles(const struct winograd_params *p) {
-    return p->images * conv_blocks(p->out_rows, WINOGRAD_OUT) * conv_blocks(p->out_cols, WINOGRAD_OUT);
+    return p->images * conv_blocks(p->out_rows, p->tile) * conv_blocks(p->out_cols, p->tile);
 }
 
 static inline int64_t winograd_tasks(const struct winograd_params *p) {
@@ -66,9 +78,21 @@ static inline int64_t winograd_tasks(const struct winograd_params *p) {
            conv_blocks(conv_blocks(p->outs, p->panel_width), p->panel_block);
 }
 
-/* Transformed inputs of the task, and the products of one panel. */
+/* Floats from a frequency to the next, of `floats` each: an odd number of cache lines, for a tile has a line in every
+ * frequency, and those are to lie in different sets of the first-level cache. */
+static inline int64_t winograd_stride(int64_t floats) { return conv_round(floats, CHUNK) | CHUNK; }
+
+/* The products of one panel, and the transformed inputs of the task unless they are in a buffer. */
 static inline int64_t winograd_scratch_bytes(const struct winograd_params *p) {
-    return 4 * WINOGRAD_FREQUENCIES * p->tile_block * (conv_round(p->channels, CHUNK) + p->panel_width);
+    const int64_t frequencies = (p->tile + 2) * (p->tile + 2);
+    const int64_t inputs = p->transformed ? 0 : winograd_stride(p->tile_block * conv_round(p->channels, CHUNK));
+    return 4 * frequencies * (winograd_stride(p->tile_block * p->panel_width) + inputs);
+}
+
+/* Transformed inputs of all tiles. */
+static inline int64_t winograd_inputs_bytes(const struct winograd_params *p) {
+    const int64_t tiles = winograd_tiles(p), frequencies = (p->tile + 2) * (p->tile + 2);
+    return 4 * frequencies * (tiles * conv_round(p->channels, CHUNK) + conv_blocks(tiles, p->tile_block) * CHUNK);
 }
 
 static inline int64_t winograd_gradient_tasks(const struct winograd_gradient_params *p) {

@@ -75,7 +75,7 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
             const int64_t tile = first + t, image = tile / (across * down);
             const int64_t row = tile / across % down * WINOGRAD_OUT, col = tile % across * WINOGRAD_OUT;
             const float *x = (const float *)buffers[0] + image * p->rows * p->cols * p->channels + channel;
-            transform_input(&input, x, row - p->pad_top, col - p->pad_left, v + t * width, p->tile_block * width, VL, VL);
+            transform_input_4(&input, x, row - p->pad_top, col - p->pad_left, v + t * width, p->tile_block * width, VL, VL);
             const float *dy = (const float *)buffers[1] + ((image * p->out_rows + row) * p->out_cols + col) * p->outs + out;
             transform_gradient(p, dy, row, col, outs, line);
             for (int64_t f = 0; f < WINOGRAD_FREQUENCIES; f++)

@@ -24,6 +24,7 @@ CONVOLUTIONS = {
     "3x3-wide": ((1, (13, 10), 33), (40, (3, 3)), {"padding": ((0, 2), (1, 3))}),
     "3x3-one-tile": ((1, (4, 3), 16), (17, (3, 3)), {"padding": 1}),
     "3x3-valid": ((3, (8, 8), 20), (35, (3, 3)), {}),
+    "3x3-few-tiles-of-many-channels": ((5, (7, 6), 35), (200, (3, 3)), {"padding": 1}),
     "3x3-padding-4": ((1, (5, 6), 8), (9, (3, 3)), {"padding": 4}),
     "3x3-stride-2": ((2, (9, 8), 6), (10, (3, 3)), {"stride": 2, "padding": 1}),
     "5x5-one-channel": ((2, (12, 12), 1), (6, (5, 5)), {"padding": 2}),
@@ -63,7 +64,10 @@ def operands_of(rng, *sizes):
     return [rng.standard_normal(size).astype(np.float32) for size in sizes]
 
 
-@pytest.mark.parametrize("epilogue", [Epilogue(), Epilogue(True, True, Activation("relu"))], ids=["plain", "epilogue"])
+EPILOGUES = {"plain": Epilogue(), "relu": Epilogue(True, True, Activation("relu")), "silu": Epilogue(True, False, Activation("silu"))}
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES.values(), ids=EPILOGUES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", CONVOLUTIONS)
 def test_every_convolution_algorithm(device, shape, kind, epilogue):
@@ -74,9 +78,8 @@ def test_every_convolution_algorithm(device, shape, kind, epilogue):
         pytest.skip("weight gradients have no epilogue")
     sizes, length = shapes(op_kind, g)
     op = op_kind(g) if op_kind is ConvBackwardWeight else op_kind(g, epilogue)
-    if epilogue.bias:
-        target = g.output_shape if op_kind is Conv else g.input_shape
-        sizes = (*sizes, (target[3],), target)
+    target = g.output_shape if op_kind is Conv else g.input_shape
+    sizes = (*sizes, *([(target[3],)] if epilogue.bias else []), *([target] if epilogue.residual else []))
     operands = operands_of(np.random.default_rng(len(shape)), *sizes)
     (expected,) = op.reference(*operands)
     (magnitude,) = (op_kind(g).reference(*(np.abs(operand) for operand in operands[:2])))
@@ -92,6 +95,20 @@ def test_every_convolution_algorithm(device, shape, kind, epilogue):
         else:
             assert_within(y, expected, sum_bound(length, magnitude + sum(np.abs(extra) for extra in operands[2:])), name)
     assert tried or device.backend == "reference"
+
+
+@pytest.mark.parametrize("size, channels", [(56, 64), (28, 128), (14, 256), (7, 512), (8, 1024)])
+def test_winograd_keeps_its_promise_on_the_layers_of_networks(size, channels):
+    """Activations after a rectifier, as the layers see them: sums do not cancel, and the scale is that of the output."""
+    g = ConvGeometry.forward("conv", (1, size, size, channels), (32, 3, 3, channels), padding=1)
+    x, w = operands_of(np.random.default_rng(channels), g.input_shape, g.weight_shape)
+    operands = (np.maximum(x, 0), w / np.float32(3 * np.sqrt(channels)))
+    (expected,) = Conv(g).reference(*operands)
+    names = [name for name in names_of(pc.device("cpu"), Conv) if "winograd" in name]
+    assert len(names) == 3
+    for name in names:
+        y = run(Conv(g), operands, pc.device("cpu"), {"Conv": name})
+        assert np.abs(y - expected).max() <= WINOGRAD * np.abs(expected).max(), name
 
 
 @pytest.mark.parametrize("transpose_a", [False, True])

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
-from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
 from . import _kernels
 from .conv import epilogue_buffers, epilogue_members, roles
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
 
-FREQUENCIES = 36
-PEAK, BANDWIDTH = 100.0, 16.0  # flop and bytes in a nanosecond on a core of today: only their ratio matters
+# Of a core of today; only the ratios matter: flop in a nanosecond, bytes of filters in a nanosecond, and the nanoseconds that a float of
+# the transformed inputs and of the products takes, for each output at a side of the tile.
+PEAK, FILTER_BYTES, TRANSFORM = 110.0, 32.0, 0.075
+TILES = (2, 4, 6)  # outputs a side
 
 
 def three_by_three(g: ConvGeometry) -> bool:
-    """Whether F(4x4, 3x3) is for this convolution."""
+    """Whether Winograd's method is for this convolution."""
     return g.kernel == (3, 3) and g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
 
 
-def tiles_of(outputs: tuple[int, ...]) -> int:
-    """Tiles of 4x4 outputs in images of shape `outputs`."""
-    return outputs[0] * -(-outputs[1] // 4) * -(-outputs[2] // 4)
+def tiles_of(outputs: tuple[int, ...], tile: int = 4) -> int:
+    """Tiles of tile x tile outputs in images of shape `outputs`."""
+    return outputs[0] * -(-outputs[1] // tile) * -(-outputs[2] // tile)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class TransformFilters(Op):
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
         m = dict(self.members)
-        return (floats(-(-m["outs"] // m["panel_width"]) * FREQUENCIES * m["reds"] * m["panel_width"]),)
+        return (floats(-(-m["outs"] // m["panel_width"]) * (m["tile"] + 2) ** 2 * m["reds"] * m["panel_width"]),)
 
 
 class TransformFiltersAlgorithm(CpuAlgorithm):
@@ -45,10 +48,24 @@ class TransformFiltersAlgorithm(CpuAlgorithm):
         return [conv_launch("winograd_filters", (node.inputs[0], node.outputs[0]), **dict(node.op.members))]
 
 
+def direct_cost(c: int, k: int, target: tuple[int, ...]) -> float:
+    """Nanoseconds of the direct method on one core."""
+    return 2 * 9 * c * k * math.prod(target[:3]) / PEAK
+
+
+def winograd_cost(tile: int, c: int, k: int, target: tuple[int, ...]) -> float:
+    """Nanoseconds with tiles of tile x tile outputs: products at the core's peak, transforms, and filters from memory."""
+    frequencies, tiles = (tile + 2) ** 2, tiles_of(target, tile)
+    products = 2 * frequencies * tiles * c * k / PEAK
+    transforms = TRANSFORM * tile * frequencies * tiles * (c + k)
+    return products + transforms + 4 * frequencies * c * k / FILTER_BYTES
+
+
 class Winograd(CpuAlgorithm):
     """F(4x4, 3x3) for stride 1, forward and input gradient (which is a convolution with the filters turned around)."""
 
-    name = "winograd"
+    tile = 4
+    name = "winograd_4x4"
     reason = "3x3 taps, stride 1: a quarter of the multiplications pays for the transforms"
     exact = False  # the transforms add and subtract before they multiply
 
@@ -56,25 +73,25 @@ class Winograd(CpuAlgorithm):
         return three_by_three(roles(node.op)[0])
 
     def pays(self, node: Node, device: Device) -> bool:
-        """A model of both costs: arithmetic at the core's peak; transforms and filters by the bytes that they move."""
+        """Where it costs least of all tiles, and clearly less than the direct method."""
         _, _, source, target = roles(node.op)
         c, k = source[3], target[3]
-        tiles = tiles_of(target)
-        direct = 2 * 9 * c * k * math.prod(target[:3]) / PEAK
-        products = 2 * FREQUENCIES * tiles * c * k / PEAK
-        transforms = 4 * FREQUENCIES * 3 * tiles * (c + k) / BANDWIDTH / 4
-        filters = 4 * FREQUENCIES * c * k / BANDWIDTH
-        return c >= 8 and k >= 8 and max(products, filters) + transforms < 0.9 * direct
+        costs = {tile: winograd_cost(tile, c, k, target) for tile in TILES}
+        return c >= 8 and k >= 8 and costs[self.tile] == min(costs.values()) < 0.9 * direct_cost(c, k, target)
+
+    def _blocks(self, node: Node) -> dict[str, int]:
+        _, _, source, target = roles(node.op)
+        return _kernels.winograd_blocks(self.tile, tiles_of(target, self.tile), target[3], source[3])
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         _, _, source, target = roles(node.op)
-        reds, outs = source[3], target[3]
         forward = isinstance(node.op, Conv)
         channels = node.inputs[1].shape[3]
         members = {
-            "outs": outs,
-            "reds": reds,
-            "panel_width": _kernels.winograd_blocks(tiles_of(target), outs, reds)["panel_width"],
+            "tile": self.tile,
+            "outs": target[3],
+            "reds": source[3],
+            "panel_width": self._blocks(node)["panel_width"],
             "offset": 0 if forward else 8 * channels,
             "out_stride": 9 * channels if forward else 1,
             "red_stride": 1 if forward else 9 * channels,
@@ -85,30 +102,53 @@ class Winograd(CpuAlgorithm):
             graph.rewire(node, 1, graph.apply(TransformFilters(tuple(members.items())), node.inputs[1]))
         return node
 
-    def launches(self, node: Node) -> list[Launch]:
+    def _members(self, node: Node) -> dict[str, Any]:
         g, _, source, target = roles(node.op)
-        epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
-        bias, residual = epilogue_buffers(node, epilogue)
         top, left = g.padding[0][0], g.padding[1][0]
         if isinstance(node.op, ConvBackwardInput):
             top, left = 2 - top, 2 - left
-        return [
-            conv_launch(
-                "winograd",
-                (*node.inputs[:2], bias, residual, node.outputs[0]),
-                images=source[0],
-                rows=source[1],
-                cols=source[2],
-                channels=source[3],
-                out_rows=target[1],
-                out_cols=target[2],
-                outs=target[3],
-                pad_top=top,
-                pad_left=left,
-                **_kernels.winograd_blocks(tiles_of(target), target[3], source[3]),
-                **epilogue_members(epilogue),
-            )
-        ]
+        return {
+            "tile": self.tile,
+            "images": source[0],
+            "rows": source[1],
+            "cols": source[2],
+            "channels": source[3],
+            "out_rows": target[1],
+            "out_cols": target[2],
+            "outs": target[3],
+            "pad_top": top,
+            "pad_left": left,
+            **self._blocks(node),
+            **epilogue_members(node.op.epilogue),  # type: ignore[attr-defined]
+        }
+
+    def workspace(self, node: Node, device: Device) -> int:
+        """The transformed inputs, where they are not made task by task."""
+        return _kernels.winograd_workspace(_kernels.winograd_params(**self._members(node)))
+
+    def launches(self, node: Node) -> list[Launch]:
+        bias, residual = epilogue_buffers(node, node.op.epilogue)  # type: ignore[attr-defined]
+        members = self._members(node)
+        x, filters = node.inputs[:2]
+        inputs: Buffer = At(None) if members["transformed"] else None
+        calls = [conv_launch("winograd_inputs", (x, inputs), **members)] if inputs else []
+        return [*calls, conv_launch("winograd", (x, filters, bias, residual, node.outputs[0], inputs), **members)]
+
+
+class SmallWinograd(Winograd):
+    """F(2x2, 3x3): where tiles are so few that reading the filters takes longer than multiplying."""
+
+    tile = 2
+    name = "winograd_2x2"
+    reason = "3x3 taps, stride 1, small images: 4/9 of the multiplications, and few bytes of filters"
+
+
+class LargeWinograd(Winograd):
+    """F(6x6, 3x3): where images are large."""
+
+    tile = 6
+    name = "winograd_6x6"
+    reason = "3x3 taps, stride 1, large images: 16/81 of the multiplications pay for the transforms"
 
 
 class WinogradGradient(CpuAlgorithm):
@@ -160,8 +200,8 @@ class WinogradGradient(CpuAlgorithm):
 
 
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
-    Conv: [Winograd()],
-    ConvBackwardInput: [Winograd()],
+    Conv: [Winograd(), LargeWinograd(), SmallWinograd()],
+    ConvBackwardInput: [Winograd(), LargeWinograd(), SmallWinograd()],
     ConvBackwardWeight: [WinogradGradient()],
     TransformFilters: [TransformFiltersAlgorithm()],
 }
