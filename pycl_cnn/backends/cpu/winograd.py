@@ -65,7 +65,7 @@ class Winograd(CpuAlgorithm):
     """F(4x4, 3x3) for stride 1, forward and input gradient (which is a convolution with the filters turned around)."""
 
     tile = 4
-    name = "winograd_4x4"
+    name = "winograd"
     reason = "3x3 taps, stride 1: a quarter of the multiplications pays for the transforms"
     exact = False  # the transforms add and subtract before they multiply
 
