@@ -1,4 +1,4 @@
-"""The command line: ``pycl-cnn devices | doctor | demo | train | predict | summary``.
+"""The command line: ``pycl-cnn devices | doctor | demo | train | predict | summary | profile``.
 
 A mistake gets one line on stderr and exit status 2; Ctrl-C 130.
 """
@@ -79,6 +79,16 @@ examples:
   pycl-cnn doctor > /dev/null && pycl-cnn demo     its status is 0 if an OpenCL device is usable, else 1
 
 Drivers are loaded and tried in processes of their own: a broken one is reported and harms nothing.
+"""
+
+PROFILE_EPILOG = """\
+examples:
+  pycl-cnn profile resnet18                                      each step's time, GFLOP/s, GB/s, share of what the device can do
+  pycl-cnn profile mobilenet_v2 --device opencl --batch 8
+  pycl-cnn profile lenet5 --train --trace lenet5.json            a training step; open the trace in chrome://tracing or ui.perfetto.dev
+
+The first profile on a device measures its ceilings (multiply-adds and copying, about two seconds). 3x3 convolutions by Winograd's method need
+fewer multiplications than are counted, so they can be above 100 % of the ceiling.
 """
 
 
@@ -169,6 +179,13 @@ def _parser() -> Parser:
     overview = command("summary", summary, "layers, parameters, multiply-adds and memory of a network", _summary_epilog, "none: what is the same on all")
     overview.add_argument("model", metavar="MODEL", help="name of the network")
     overview.add_argument("--input-shape", type=_shape, metavar="N,C,H,W", help="default: one image of the size the network was made for")
+
+    profiled = command("profile", profile, "say what each step of a network's program takes on a device", PROFILE_EPILOG)
+    profiled.add_argument("model", metavar="MODEL", help="name of a network (see pycl-cnn summary --help)")
+    profiled.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at once (default: %(default)s)")
+    profiled.add_argument("--train", action="store_true", help="a training step (SGD, cross entropy) instead of inference")
+    profiled.add_argument("--repeat", type=_positive, default=10, metavar="N", help="runs; the least time of every step counts (default: %(default)s)")
+    profiled.add_argument("--trace", metavar="FILE", help="write the fastest run as Trace Event JSON")
     return parser
 
 
@@ -281,3 +298,10 @@ def summary(options: argparse.Namespace) -> int:
 
         print(f"\n{compile_model(model, shape, device=options.device).explain()}")
     return 0
+
+
+def profile(options: argparse.Namespace) -> int:
+    """Print what each step of a network takes."""
+    from .cli_models import profile as run
+
+    return run(options)

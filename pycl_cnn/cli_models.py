@@ -1,4 +1,4 @@
-"""The commands that work with networks by name: `train` and `predict`."""
+"""The commands that work with networks by name: `train`, `predict` and `profile`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from . import models, nn, optim
+from .backends.base import Device, Program
+from .compiler import compile as compile_model
+from .compiler import output_shape
 from .data import load_mnist, read_idx, read_images
 from .demo import digits_network
 from .errors import PyclError
@@ -122,6 +125,32 @@ def predict(options: argparse.Namespace) -> int:
         right = int(np.count_nonzero(logits.argmax(1) == labels))
         print(f"accuracy {100 * right / len(x):.2f} % ({right} of {len(x)}) on {trainer.device}")
     return 0
+
+
+def profile(options: argparse.Namespace) -> int:
+    """``pycl-cnn profile``"""
+    _check_writable("--trace", options.trace)
+    entry, device = known_model(options.model), find_device(options.device)
+    program, inputs = program_of(entry, options.batch, device, options.train)
+    result = program.profile(repeat=options.repeat, **inputs)
+    print(f"{entry.name}, batch {options.batch}, {'training step' if options.train else 'inference'}\n{result}")
+    if options.trace:
+        result.save_trace(options.trace)
+        print(f"trace in {options.trace}: open it in chrome://tracing or https://ui.perfetto.dev")
+    return 0
+
+
+def program_of(entry: models.Entry, batch: int, device: Device, training: bool = False) -> tuple[Program, dict[str, np.ndarray]]:
+    """The network's program for `batch` images, inference or a training step with SGD, and what to run it on."""
+    model = entry.build().train(training)
+    x = np.random.default_rng(0).standard_normal((batch, *entry.input_shape[1:]), dtype=np.float32)
+    if not training:
+        return compile_model(model, x.shape, device=device), {"x": x}
+    result = output_shape(model, x.shape)
+    target, optimizer = np.zeros((result[0], *result[2:]), np.int32), optim.SGD(lr=0.001, momentum=0.9)
+    program = compile_model(model, x.shape, device=device, train=True, loss=nn.CrossEntropyLoss(), optimizer=optimizer, target=target)
+    given = {"x": x, "target": target, "hyper": np.array(optimizer.rule.hyper(optimizer.lr, 1), np.float32), "rng": np.zeros(2, np.int32)}
+    return program, {name: given[name] for name in program.input_values}
 
 
 def _print_table(options: argparse.Namespace, sources: list[str], probabilities: np.ndarray) -> None:

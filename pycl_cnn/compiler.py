@@ -52,6 +52,13 @@ def trace_forward(tracer: Tracer, model: Module, specs: Sequence[Spec], layout: 
     return results
 
 
+def output_shape(model: Module, shape: Sequence[int], layout: str = "NCHW") -> tuple[int, ...]:
+    """The shape of the model's (first) result for one input of `shape`, without computing it. Raises ShapeError."""
+    tracer = begin(model, False, with_gradients=False)
+    with tracing(tracer):
+        return trace_forward(tracer, model, [(tuple(shape), np.float32)], layout)[0].shape
+
+
 def compile(
     model: Module,
     example_shape: Sequence[int] | Sequence[Sequence[int]],

@@ -60,6 +60,13 @@ cdef extern from "movement.h" nogil:
     int64_t strided_copy_tasks(const strided_copy_members *p)
     int64_t transpose_tasks(const transpose_members *p)
     int64_t fill_tasks(const fill_members *p)
+cdef extern from "ceilings.h" nogil:
+    struct multiply_adds_members "multiply_adds_params":
+        int64_t tasks, rounds
+    struct copies_members "copies_params":
+        int64_t tasks, items, rounds
+    int64_t multiply_adds_tasks(const multiply_adds_members *p)
+    int64_t copies_tasks(const copies_members *p)
 cdef extern from "dropout.h" nogil:
     struct dropout_members "dropout_params":
         int64_t size, stream, threshold
@@ -140,6 +147,16 @@ def fill_params(**members):
     return as_params("fill", members, p, <char *>&p, sizeof(p))
 
 
+def multiply_adds_params(**members):
+    cdef multiply_adds_members p = members
+    return as_params("multiply_adds", members, p, <char *>&p, sizeof(p))
+
+
+def copies_params(**members):
+    cdef copies_members p = members
+    return as_params("copies", members, p, <char *>&p, sizeof(p))
+
+
 def dropout_params(**members):
     cdef dropout_members p = members
     return as_params("dropout", members, p, <char *>&p, sizeof(p))
@@ -201,6 +218,10 @@ def kernel_tasks(str kernel not None, bytes params not None):
         return transpose_tasks(<const transpose_members *>p)
     if kernel == "fill":
         return fill_tasks(<const fill_members *>p)
+    if kernel == "multiply_adds":
+        return multiply_adds_tasks(<const multiply_adds_members *>p)
+    if kernel == "copies":
+        return copies_tasks(<const copies_members *>p)
     if kernel == "dropout":
         return dropout_tasks(<const dropout_members *>p)
     if kernel == "sgd":

@@ -28,6 +28,7 @@ KERNELS(X)
 #include "movement.c"
 #include "dropout.c"
 #include "optimizer.c"
+#include "ceilings.c"
 
 extern const struct kernel_table KERNEL(kernel_table);
 const struct kernel_table KERNEL(kernel_table) = {

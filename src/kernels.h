@@ -19,6 +19,7 @@
 typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, void *scratch);
 
 #include "batch_norm.h"
+#include "ceilings.h"
 #include "conv.h"
 #include "dropout.h"
 #include "loss.h"
@@ -33,6 +34,8 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
 
 /* X(name, params struct, number of buffers) */
 #define KERNELS(X)                                                                                                     \
+    X(multiply_adds, struct multiply_adds_params, 1)                                                                   \
+    X(copies, struct copies_params, 2)                                                                                 \
     X(pack_panels, struct pack_panels_params, 2)                                                                       \
     X(igemm, struct igemm_params, 5)                                                                                   \
     X(conv_lines, struct conv_lines_params, 5)                                                                         \

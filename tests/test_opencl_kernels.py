@@ -641,3 +641,17 @@ def test_optimizers(context, random, count):
         if flags:
             close(result["gradient_average"], average, 4)
             close(result["velocity"], step, 4)
+
+
+@pytest.mark.parametrize("items, span", [(3, 5), (7, 1)])
+def test_ceiling_loops(context, random, items, span):
+    vec = context.define("ceilings", "VEC")
+    x = random.standard_normal(items * span * vec).astype(numpy.float32)
+    for steps in ({"item_step": span, "step": 1}, {"item_step": 1, "step": items}):
+        result = execute(context, "ceilings", "copies", (items,), (1,), {"x": x}, {"y": x.shape}, span=span, rounds=2, **steps)
+        numpy.testing.assert_array_equal(result["y"], x)
+    sums = execute(context, "ceilings", "multiply_adds", (items,), (1,), {}, {"y": (items,)}, rounds=4, factor=0.5, summand=0.25)["y"]
+    chains = 0.25 + numpy.arange(12.0)
+    for _ in range(4):
+        chains = chains * 0.5 + 0.25
+    numpy.testing.assert_allclose(sums, chains.sum(), rtol=1e-6)

@@ -21,8 +21,10 @@ from ..graph import Graph, Node, Value
 from ..ops.base import FLOAT, INT, Op
 from ..ops.leaf import State
 from ..plan import Kind, Plan, Step, does_work, make_plan, protect
+from ..report.profile import Profile, Span, StepReport, table
 
 if TYPE_CHECKING:
+    from .ceilings import Ceilings
     from .prelude import Prelude
 
 #: What a program may do to be fast: "fast" allows algorithms whose error stays below 1e-4 of the output's scale (Winograd's method),
@@ -103,13 +105,17 @@ class Backend:
 
         families = [import_module(f"{type(self).__module__}.{family}").ALGORITHMS for family in self.families]
         for family in (*families, HOST_ALGORITHMS):
-            for op, table in family.items():
-                tables.setdefault(op, []).extend(table)
+            for op, found in family.items():
+                tables.setdefault(op, []).extend(found)
         return tables
 
     def devices(self) -> Sequence[Device]:
         """Devices present on this machine, an empty sequence where there are none."""
         raise NotImplementedError
+
+    def ceilings(self, device: Device) -> Ceilings | None:
+        """What the device does at most, measured once; None where the backend has no way to measure."""
+        return None
 
     def link(self, plan: Plan, device: Device) -> Program:
         """Turn a plan into a program."""
@@ -171,20 +177,6 @@ class Backend:
 
 
 @dataclass(frozen=True)
-class StepReport:
-    """One row of `Program.explain`."""
-
-    operation: str
-    scope: str
-    algorithm: str
-    inputs: tuple[tuple[int, ...], ...]
-    output: tuple[int, ...]
-    flops: int
-    nbytes: int
-    why: str
-
-
-@dataclass(frozen=True)
 class Memory:
     """Bytes of a program: what it keeps, and what it needs while it runs."""
 
@@ -201,35 +193,6 @@ class Memory:
     def __str__(self) -> str:
         parts = [f"{name} {getattr(self, name) / 2**20:.2f} MiB" for name in ("states", "weights", "arena", "inputs", "outputs")]
         return f"{self.peak / 2**20:.2f} MiB ({', '.join(parts)})"
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What each step of a program took; printable."""
-
-    steps: tuple[StepReport, ...]
-    seconds: tuple[float, ...]
-
-    @property
-    def total(self) -> float:
-        """Seconds of all steps."""
-        return sum(self.seconds)
-
-    def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [("step", "where", "operation", "algorithm", "output", "us", "share", "GFLOP/s", "GB/s")]
-        for index, (step, seconds) in enumerate(zip(self.steps, self.seconds, strict=True)):
-            rates = (f"{amount / seconds / 1e9:.1f}" if seconds else "" for amount in (step.flops, step.nbytes))
-            numbers = f"{seconds * 1e6:.1f}", f"{seconds / max(self.total, 1e-12):.1%}"
-            rows.append((str(index), step.scope, step.operation, step.algorithm, "x".join(map(str, step.output)), *numbers, *rates))
-        return f"{table(rows)}\ntotal {self.total * 1e3:.3f} ms"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, the first row as the heading."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)
 
 
 def stored(name: str, op: State, states: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -266,9 +229,12 @@ class Program:
         """One run on checked arrays in the order of `plan.graph.inputs`."""
         raise NotImplementedError
 
-    def _profile(self, inputs: Sequence[np.ndarray]) -> list[float]:
-        """One run; seconds of every step."""
+    def _profile(self, inputs: Sequence[np.ndarray]) -> list[Span]:
+        """One run; when each kernel ran, in order."""
         raise NotImplementedError
+
+    #: what `_profile` is timed with
+    clock: ClassVar[str] = "host"
 
     def clone(self) -> Program:
         """A program with memory of its own for runs, sharing the weights: for another thread."""
@@ -284,11 +250,16 @@ class Program:
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def profile(self, *arrays: Any, repeat: int = 10, **named: Any) -> Profile:
-        """Run `repeat` times on the same inputs; the least time of every step."""
+        """Run `repeat` times on the same inputs: the least time of every step, and what share of the device's measured ceilings that is.
+
+        The first profile on a device measures its ceilings (a second or two), which the user's cache folder remembers.
+        """
         inputs = self._checked(arrays, named)
         with self._exclusively():
-            times = [self._profile(inputs) for _ in range(max(1, repeat))]
-        return Profile(tuple(self.steps), tuple(min(column) for column in zip(*times, strict=True)))
+            runs = [self._profile(inputs) for _ in range(max(1, repeat))]
+        from . import backend
+
+        return Profile.of(self.steps, runs, str(self.device), self.clock, backend(self.device.backend).ceilings(self.device))
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:

@@ -15,7 +15,8 @@ import numpy as np
 from ..graph import FixedNodes, Graph, Node, Value
 from ..ops.leaf import State
 from ..plan import Plan, does_work
-from .base import Device, Program, StepReport, stored
+from ..report.profile import StepReport
+from .base import Device, Program, stored
 
 
 @dataclass(frozen=True, eq=False)

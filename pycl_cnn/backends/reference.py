@@ -15,6 +15,7 @@ from ..ops.base import Op
 from ..ops.leaf import Constant
 from ..ops.movement import Reshape
 from ..plan import Plan
+from ..report.profile import Span
 from .base import Algorithm, Backend, Device, Program
 
 
@@ -67,21 +68,21 @@ class ReferenceProgram(Program):
     def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return self._timed(inputs)[0]
 
-    def _profile(self, inputs: Sequence[np.ndarray]) -> list[float]:
+    def _profile(self, inputs: Sequence[np.ndarray]) -> list[Span]:
         return self._timed(inputs)[1]
 
-    def _timed(self, inputs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[float]]:
+    def _timed(self, inputs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[Span]]:
         values = dict(self.kept)
         for value, array in zip(self.plan.graph.inputs, inputs, strict=True):
             values[value] = array.astype(np.float64) if array.dtype == np.float32 else array
-        seconds = []
-        for step in self.plan.run:
+        spans, begin = [], time.perf_counter()
+        for number, step in enumerate(self.plan.run):
             start = time.perf_counter()
             self._execute(step.node, values)
-            seconds.append(time.perf_counter() - start)
+            spans.append(Span(number, start - begin, time.perf_counter() - start))
         for state, new in self.plan.graph.updates.items():
             self.kept[state] = self._get(new, values)
-        return [np.asarray(self._get(value, values), value.dtype, order="C") for value in self.plan.graph.outputs], seconds
+        return [np.asarray(self._get(value, values), value.dtype, order="C") for value in self.plan.graph.outputs], spans
 
     def clone(self) -> Program:
         twin = ReferenceProgram(self.plan, self.device)

@@ -1,1 +1,1 @@
-"""What there is to say about a model: its summary."""
+"""What there is to say about a model: its summary, pictures, and what its steps took."""

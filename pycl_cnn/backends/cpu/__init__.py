@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from ...plan import Plan
 from ..base import Backend, Device, Program
+from ..ceilings import Ceilings, machine_key, remembered
 from . import _kernels
 from .program import CpuProgram
+from .threads import get_num_threads
 
 
 class CpuBackend(Backend):
@@ -19,6 +21,11 @@ class CpuBackend(Backend):
 
     def devices(self) -> Sequence[Device]:
         return [Device("cpu", 0, processor_name(), "cpu", "native", f"Cython, {_kernels.active_isa()}", memory())]
+
+    def ceilings(self, device: Device) -> Ceilings:
+        from .ceilings import measure
+
+        return remembered(machine_key(device.name, device.driver, f"{get_num_threads()} threads"), measure)
 
     def link(self, plan: Plan, device: Device) -> Program:
         return CpuProgram(plan, device)

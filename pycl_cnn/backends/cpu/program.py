@@ -13,6 +13,7 @@ import numpy as np
 from ...graph import Value
 from ...ops.leaf import Constant
 from ...plan import ALIGNMENT, Kind, Plan, Storage
+from ...report.profile import Span
 from ..base import Device, Program
 from .segments import Segments, aligned_zeros
 from .threads import get_num_threads
@@ -87,12 +88,13 @@ class CpuProgram(Program):
         self.segments.run(get_num_threads())
         return [arrays[self.plan.places[value]].reshape(value.shape) for value in self.plan.graph.outputs]
 
-    def _profile(self, inputs: Sequence[np.ndarray]) -> list[float]:
+    def _profile(self, inputs: Sequence[np.ndarray]) -> list[Span]:
         self._bind(inputs)
-        seconds = [0.0] * len(self.plan.run)
-        for number, duration in self.segments.profile(get_num_threads()):
-            seconds[number] += duration
-        return seconds
+        spans, start = [], 0.0
+        for number, seconds in self.segments.profile(get_num_threads()):
+            spans.append(Span(number, start, seconds))  # one kernel begins when the one before has ended
+            start += seconds
+        return spans
 
     def clone(self) -> Program:
         return CpuProgram(self.plan, self.device, shared=self)

@@ -8,6 +8,7 @@ from ...errors import DeviceError
 from ...graph import Graph
 from ...plan import Plan
 from ..base import Backend, Device, Program
+from ..ceilings import Ceilings, machine_key, remembered
 from ..prelude import Prelude, cut_off
 
 
@@ -33,6 +34,12 @@ class OpenClBackend(Backend):
 
     def prelude(self, graph: Graph) -> Prelude | None:
         return cut_off(graph)
+
+    def ceilings(self, device: Device) -> Ceilings:
+        from .call import device_context
+        from .ceilings import measure
+
+        return remembered(machine_key(device.platform, device.name, device.driver), lambda: measure(device_context(device)))
 
     def link(self, plan: Plan, device: Device) -> Program:
         from .call import device_context

@@ -62,9 +62,9 @@ class Launch:
         if offset is not None:
             self.kernel.set_arg(self._places[name + "_offset"], numpy.int32(offset))
 
-    def enqueue(self):
-        """Puts the kernel into the context's in-order queue and returns its event."""
-        return self._enqueue(self._queue, self.kernel, self.global_size, self.local_size)
+    def enqueue(self, queue=None):
+        """Puts the kernel into the context's in-order queue (or another one) and returns its event."""
+        return self._enqueue(queue or self._queue, self.kernel, self.global_size, self.local_size)
 
 
 class HostLaunch:

@@ -6,6 +6,7 @@ buffer; inputs are copied to the device at the start of a run, results back at i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ...ops.leaf import Constant
 from ...plan import Kind, Plan, Step, Storage
+from ...report.profile import Span
 from ..base import Device, Program
 from ..host import HostStep
 from .call import At, Call, OpenClAlgorithm, Table, Zeros
@@ -139,20 +141,36 @@ class OpenClProgram(Program):
         self.context.queue.finish()
         return outputs
 
-    def _profile(self, inputs: Sequence[np.ndarray]) -> list[float]:
-        """Host time around each kernel, waiting for it: comparable on every driver."""
-        import time
-
+    def _profile(self, inputs: Sequence[np.ndarray]) -> list[Span]:
+        """Times by the driver's own clock, without waiting between kernels; where its events hold none, the host's around each kernel."""
         for buffer, array in zip(self.input_buffers, inputs, strict=True):
             self._upload(buffer, array)
         self.context.queue.finish()
-        seconds = [0.0] * len(self.plan.run)
-        for number, launch in zip(self.launch_steps, self.launches, strict=True):
-            start = time.perf_counter()
-            launch.enqueue()
-            self.context.queue.finish()
-            seconds[number] += time.perf_counter() - start
-        return seconds
+        events = [self._timed(launch) for launch in self.launches]
+        self.context.profiling_queue.finish()
+        spans: list[Span] = []
+        begin = next((event.profile.start for event, _ in events if event is not None), 0)
+        for number, (event, seconds) in zip(self.launch_steps, events, strict=True):
+            if event is not None:
+                spans.append(Span(number, (event.profile.start - begin) * 1e-9, (event.profile.end - event.profile.start) * 1e-9))
+            else:
+                last = spans[-1] if spans else Span(0, 0.0, 0.0)
+                spans.append(Span(number, last.start + last.seconds, seconds))
+        return spans
+
+    def _timed(self, launch: Launch | HostLaunch) -> tuple[Any, float]:
+        """(its event, 0) of a kernel that is now in the queue, (None, seconds) of what was waited for."""
+        if self.context.has_clock and isinstance(launch, Launch):
+            return launch.enqueue(self.context.profiling_queue), 0.0
+        self.context.profiling_queue.finish()
+        start = time.perf_counter()
+        launch.enqueue()
+        self.context.queue.finish()
+        return None, time.perf_counter() - start
+
+    @property
+    def clock(self) -> str:  # type: ignore[override]
+        return "OpenCL events" if self.context.has_clock else "the host, as this driver's events hold no times"
 
     def clone(self) -> Program:
         return OpenClProgram(self.plan, self.device, self.context, shared=self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 import warnings
 
 import numpy
@@ -14,6 +15,8 @@ from .probe import capabilities
 from .sources import build_options, source_text
 
 WORK_GROUP_ON_GPU = 128
+CLOCK_TEST_ROUNDS = (1 << 10, 1 << 13, 1 << 16, 1 << 19)  # loops from microseconds to milliseconds, on a fast device
+CLOCK_TEST_SECONDS = 0.05  # long enough for any clock
 
 
 class KernelBuildError(DeviceError):
@@ -36,6 +39,32 @@ class Context:
         self._zeros = None
         self._zero_count = 0
         self._lock = threading.Lock()
+
+    @functools.cached_property
+    def profiling_queue(self):
+        """A second in-order queue, whose events hold times."""
+        cl = _devices.import_pyopencl()
+        return cl.CommandQueue(self.cl, properties=cl.command_queue_properties.PROFILING_ENABLE)
+
+    @functools.cached_property
+    def has_clock(self):
+        """Whether the driver's events hold times: those of a loop are compared with the host's."""
+        cl = _devices.import_pyopencl()
+        kernel, kept = self.kernel("ceilings", "multiply_adds"), self.buffer(4)
+        for rounds in CLOCK_TEST_ROUNDS:
+            kernel.set_args(kept, numpy.int32(0), numpy.int32(rounds), numpy.float32(0.5), numpy.float32(0.25))
+            start = time.perf_counter()
+            event = cl.enqueue_nd_range_kernel(self.profiling_queue, kernel, (1,), (1,))
+            event.wait()
+            seconds = time.perf_counter() - start
+            try:
+                if (event.profile.end - event.profile.start) * 1e-9 > 0.25 * seconds:
+                    return True
+            except cl.Error:
+                return False
+            if seconds > CLOCK_TEST_SECONDS:
+                break
+        return False
 
     def _defines(self, stem, defines):
         gpu = self.device.is_gpu
