@@ -135,48 +135,70 @@ ALWAYS_INLINE vf normaliser_shift(const struct normaliser *n, int64_t k, int64_t
     return n->beta ? vf_load_until(n->beta, k, end) : vf_set1(0.0f);
 }
 
-/* y = (x - mean) * rstd * gamma + beta for `rows` rows of `channels`; the outputs' rows lie y_stride apart. */
-static void normalise_rows(const float *x, int64_t x_stride, const struct normaliser *n, int64_t rows, int64_t channels,
-                           float *y, int64_t y_stride) {
+/* What a loop over rows has to know of the activation: itself where it takes an instruction or two and is computed while
+ * the row is in registers, ACTIVATION_NONE for all others, which are computed bundle by bundle in a buffer. */
+static int is_cheap(int64_t activation) {
+    return activation == ACTIVATION_NONE || activation == ACTIVATION_RELU || activation == ACTIVATION_CLIP;
+}
+
+/* Calls function(kind, ...) with a kind that the compiler knows. */
+#define DISPATCH_ACTIVATION(kind, function, ...)                                                                       \
+    switch (kind) {                                                                                                    \
+    case ACTIVATION_RELU: function(ACTIVATION_RELU, __VA_ARGS__); break;                                               \
+    case ACTIVATION_CLIP: function(ACTIVATION_CLIP, __VA_ARGS__); break;                                               \
+    default: function(ACTIVATION_NONE, __VA_ARGS__);                                                                   \
+    }
+
+/* y = activation((x - mean) * rstd * gamma + beta) for `rows` rows of `channels`; the outputs' rows lie y_stride apart. */
+ALWAYS_INLINE void normalise_rows(int64_t kind, const struct batch_norm_params *p, const float *x, const struct normaliser *n,
+                                  int64_t rows, int64_t channels, float *y, int64_t y_stride) {
     for (int64_t k = 0; k < channels; k += VL) {
         const vf mean = vf_load_until(n->mean, k, channels);
         const vf scale = normaliser_scale(n, k, channels), shift = normaliser_shift(n, k, channels);
         if (k + VL <= channels) {
-            for (int64_t r = 0; r < rows; r++)
-                vf_store(y + r * y_stride + k, (vf_load(x + r * x_stride + k) - mean) * scale + shift);
+            for (int64_t r = 0; r < rows; r++) {
+                vf value = (vf_load(x + r * p->c + k) - mean) * scale + shift;
+                vf_store(y + r * y_stride + k, unary_value(kind, p->alpha, p->beta, value));
+            }
         } else {
             for (int64_t r = 0; r < rows; r++) {
-                vf value = vf_load_first(x + r * x_stride + k, channels - k);
-                vf_store_first(y + r * y_stride + k, (value - mean) * scale + shift, channels - k);
+                vf value = (vf_load_first(x + r * p->c + k, channels - k) - mean) * scale + shift;
+                vf_store_first(y + r * y_stride + k, unary_value(kind, p->alpha, p->beta, value), channels - k);
             }
         }
     }
+}
+
+/* The last rows come first: the statistics have just read them, and some are still in a cache. */
+static int64_t batch_norm_last_rows_first(const struct batch_norm_params *p, int64_t task) {
+    return batch_norm_rows_tasks(p) - 1 - task;
 }
 
 void KERNEL(batch_norm_normalise)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct batch_norm_params *p = params;
     const struct normaliser normaliser = {buffers[1], buffers[2], buffers[3], buffers[4]};
-    const int64_t end = min_i64(p->rows, (task + 1) * p->rows_per_task);
-    for (int64_t r = task * p->rows_per_task; r < end; r += BUNDLE) {
+    const int64_t begin = batch_norm_last_rows_first(p, task) * p->rows_per_task, end = min_i64(p->rows, begin + p->rows_per_task);
+    for (int64_t r = begin; r < end; r += BUNDLE) {
         const int64_t rows = min_i64(BUNDLE, end - r);
+        const float *x = (const float *)buffers[0] + r * p->c;
         float *y = (float *)buffers[5] + r * p->c;
-        normalise_rows((const float *)buffers[0] + r * p->c, p->c, &normaliser, rows, p->c, y, p->c);
-        if (p->activation != ACTIVATION_NONE) unary_run(p->activation, p->alpha, p->beta, y, y, rows * p->c);
+        DISPATCH_ACTIVATION(p->activation, normalise_rows, p, x, &normaliser, rows, p->c, y, p->c)
+        if (!is_cheap(p->activation)) unary_run(p->activation, p->alpha, p->beta, y, y, rows * p->c);
     }
 }
 
 /* ---- backward ------------------------------------------------------------------------------------------------- */
 
-/* dz of a bundle of rows: dy itself, or dy times the activation's derivative in `room`, where rows lie `channels`
- * apart. */
+/* Where the gradients of a bundle of rows are to be found: dy itself if the activation's derivative is taken in registers,
+ * else dy times the derivative in `room`, where rows lie `channels` apart. */
 static const float *activation_gradient(const struct batch_norm_params *p, const float *x, const float *dy,
                                         const struct normaliser *n, int64_t rows, int64_t channels, float *room,
                                         int64_t *stride) {
     *stride = p->c;
-    if (p->activation == ACTIVATION_NONE) return dy;
+    if (is_cheap(p->activation)) return dy;
     *stride = channels;
-    normalise_rows(x, p->c, n, rows, channels, room, channels);
+    normalise_rows(ACTIVATION_NONE, p, x, n, rows, channels, room, channels);
     const int64_t runs = channels == p->c ? 1 : rows, run = channels == p->c ? rows * channels : channels;
     for (int64_t r = 0; r < runs; r++) {
         float *z = room + r * channels;
@@ -185,18 +207,34 @@ static const float *activation_gradient(const struct batch_norm_params *p, const
     return room;
 }
 
-/* Adds dz and dz * xhat of some rows (at most BUNDLE) of `lanes` channels to their sums. */
-ALWAYS_INLINE void add_gradients(const float *x, int64_t x_stride, const float *dz, int64_t dz_stride, const float *mean,
-                                 const float *rstd, int64_t rows, int64_t lanes, float *sum_dz, float *sum_product) {
-    const vf center = vf_load_lanes(mean, lanes), scale = vf_load_lanes(rstd, lanes);
+/* Adds dz and dz * xhat of some rows (at most BUNDLE), `lanes` channels from k on, to their sums. */
+ALWAYS_INLINE void add_gradients(int64_t kind, const struct batch_norm_params *p, const float *x, const float *dz,
+                                 int64_t dz_stride, const struct normaliser *n, int64_t rows, int64_t k, int64_t lanes,
+                                 float *sum_dz, float *sum_product) {
+    const vf mean = vf_load_lanes(n->mean + k, lanes), rstd = vf_load_lanes(n->rstd + k, lanes);
+    const vf scale = normaliser_scale(n, k, k + lanes), shift = normaliser_shift(n, k, k + lanes);
     vf gradient[BUNDLE], product[BUNDLE];
     for (int i = 0; i < BUNDLE; i++) gradient[i] = product[i] = vf_set1(0.0f);
     for (int64_t i = 0; i < rows; i++) {
-        gradient[i] = vf_load_lanes(dz + i * dz_stride, lanes);
-        product[i] = gradient[i] * (vf_load_lanes(x + i * x_stride, lanes) - center);
+        vf deviation = vf_load_lanes(x + i * p->c + k, lanes) - mean;
+        vf dy = vf_load_lanes(dz + i * dz_stride + k, lanes);
+        gradient[i] = unary_gradient(kind, p->alpha, p->beta, dy, deviation * scale + shift);
+        product[i] = gradient[i] * deviation;
     }
-    vf_store(sum_dz, vf_load(sum_dz) + add_bundle(gradient));
-    vf_store(sum_product, vf_load(sum_product) + add_bundle(product) * scale);
+    vf_store(sum_dz + k, vf_load(sum_dz + k) + add_bundle(gradient));
+    vf_store(sum_product + k, vf_load(sum_product + k) + add_bundle(product) * rstd);
+}
+
+/* The same for all channels of a block. */
+ALWAYS_INLINE void add_gradients_of_bundle(int64_t kind, const struct batch_norm_params *p, const float *x, const float *dz,
+                                           int64_t dz_stride, const struct normaliser *n, int64_t rows, int64_t channels,
+                                           float *sum_dz, float *sum_product) {
+    int64_t k = 0;
+    if (rows == BUNDLE)
+        for (; k + VL <= channels; k += VL)
+            add_gradients(kind, p, x, dz, dz_stride, n, BUNDLE, k, VL, sum_dz, sum_product);
+    for (; k < channels; k += VL)
+        add_gradients(kind, p, x, dz, dz_stride, n, rows, k, min_i64(VL, channels - k), sum_dz, sum_product);
 }
 
 /* Bundles whose sums are added before they join the total. */
@@ -220,14 +258,7 @@ void KERNEL(batch_norm_backward_partial)(const void *params, void *const *buffer
         int64_t stride;
         const float *dz = activation_gradient(p, x, (const float *)buffers[1] + r * p->c + b.channel, &normaliser, rows,
                                               b.channels, room, &stride);
-        int64_t c = 0;
-        if (rows == BUNDLE)
-            for (; c + VL <= b.channels; c += VL)
-                add_gradients(x + c, p->c, dz + c, stride, normaliser.mean + c, normaliser.rstd + c, BUNDLE, VL,
-                              block[0] + c, block[1] + c);
-        for (; c < b.channels; c += VL)
-            add_gradients(x + c, p->c, dz + c, stride, normaliser.mean + c, normaliser.rstd + c, rows,
-                          min_i64(VL, b.channels - c), block[0] + c, block[1] + c);
+        DISPATCH_ACTIVATION(p->activation, add_gradients_of_bundle, p, x, dz, stride, &normaliser, rows, b.channels, block[0], block[1])
         if (++bundles % BUNDLES_IN_BLOCK != 0 && r + BUNDLE < b.end) continue;
         for (int sum = 0; sum < 2; sum++)
             for (int64_t k = 0; k < b.channels; k += VL) {
@@ -256,24 +287,35 @@ void KERNEL(batch_norm_backward_finalize)(const void *params, void *const *buffe
 }
 
 /* dx of some rows, `lanes` channels from k on. */
-ALWAYS_INLINE void input_gradient(const float *x, const float *dz, float *dx, int64_t stride, int64_t dz_stride,
-                                  const struct normaliser *n, const float *dgamma, const float *dbeta, float share,
+ALWAYS_INLINE void input_gradient(int64_t kind, const struct batch_norm_params *p, const float *x, const float *dz, float *dx,
+                                  int64_t dz_stride, const struct normaliser *n, const float *dgamma, const float *dbeta,
                                   int64_t rows, int64_t k, int64_t lanes) {
-    const vf mean = vf_load_lanes(n->mean + k, lanes), scale = normaliser_scale(n, k, k + lanes);
+    const float share = 1.0f / (float)p->rows;
+    const vf mean = vf_load_lanes(n->mean + k, lanes);
+    const vf scale = normaliser_scale(n, k, k + lanes), shift = normaliser_shift(n, k, k + lanes);
     const vf offset = vf_load_lanes(dbeta + k, lanes) * share;
     const vf slope = vf_load_lanes(dgamma + k, lanes) * share * vf_load_lanes(n->rstd + k, lanes);
     for (int64_t r = 0; r < rows; r++) {
-        vf deviation = vf_load_lanes(x + r * stride + k, lanes) - mean;
-        vf gradient = vf_load_lanes(dz + r * dz_stride + k, lanes);
-        vf_store_lanes(dx + r * stride + k, (gradient - offset - deviation * slope) * scale, lanes);
+        vf deviation = vf_load_lanes(x + r * p->c + k, lanes) - mean;
+        vf dy = vf_load_lanes(dz + r * dz_stride + k, lanes);
+        vf gradient = unary_gradient(kind, p->alpha, p->beta, dy, deviation * scale + shift);
+        vf_store_lanes(dx + r * p->c + k, (gradient - offset - deviation * slope) * scale, lanes);
     }
+}
+
+/* The same for all channels of a block. */
+ALWAYS_INLINE void input_gradient_of_bundle(int64_t kind, const struct batch_norm_params *p, const float *x, const float *dz,
+                                            float *dx, int64_t dz_stride, const struct normaliser *n, const float *dgamma,
+                                            const float *dbeta, int64_t rows, int64_t channels) {
+    int64_t k = 0;
+    for (; k + VL <= channels; k += VL) input_gradient(kind, p, x, dz, dx, dz_stride, n, dgamma, dbeta, rows, k, VL);
+    if (k < channels) input_gradient(kind, p, x, dz, dx, dz_stride, n, dgamma, dbeta, rows, k, channels - k);
 }
 
 void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct batch_norm_params *p = params;
-    const int64_t end = min_i64(p->rows, (task + 1) * p->rows_per_task);
-    const float share = 1.0f / (float)p->rows;
+    const int64_t begin = batch_norm_last_rows_first(p, task) * p->rows_per_task, end = min_i64(p->rows, begin + p->rows_per_task);
     float room[BUNDLE * BATCH_NORM_CHANNELS];
     for (int64_t channel = 0; channel < p->c; channel += BATCH_NORM_CHANNELS) {
         const int64_t channels = min_i64(BATCH_NORM_CHANNELS, p->c - channel);
@@ -281,18 +323,14 @@ void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers,
                                               buffers[3] ? (const float *)buffers[3] + channel : NULL,
                                               (const float *)buffers[4] + channel, (const float *)buffers[5] + channel};
         const float *dgamma = (const float *)buffers[6] + channel, *dbeta = (const float *)buffers[7] + channel;
-        for (int64_t r = task * p->rows_per_task; r < end; r += BUNDLE) {
+        for (int64_t r = begin; r < end; r += BUNDLE) {
             const int64_t rows = min_i64(BUNDLE, end - r), place = r * p->c + channel;
             const float *x = (const float *)buffers[0] + place;
             float *dx = (float *)buffers[8] + place;
             int64_t stride;
             const float *dz = activation_gradient(p, x, (const float *)buffers[1] + place, &normaliser, rows, channels,
                                                   room, &stride);
-            int64_t k = 0;
-            for (; k + VL <= channels; k += VL)
-                input_gradient(x, dz, dx, p->c, stride, &normaliser, dgamma, dbeta, share, rows, k, VL);
-            if (k < channels)
-                input_gradient(x, dz, dx, p->c, stride, &normaliser, dgamma, dbeta, share, rows, k, channels - k);
+            DISPATCH_ACTIVATION(p->activation, input_gradient_of_bundle, p, x, dz, dx, stride, &normaliser, dgamma, dbeta, rows, channels)
         }
     }
 }

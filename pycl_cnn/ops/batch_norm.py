@@ -76,6 +76,7 @@ class BatchNormBackward(Op):
     """
 
     activation: Activation | None = None
+    reuses: ClassVar[tuple[int, ...]] = (1, 0)
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
         x, dy, gamma = inputs[:3]
