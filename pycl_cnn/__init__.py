@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from . import functional as F
     from .backends.cpu.threads import get_num_threads, set_num_threads
     from .compiler import compile, value_and_grad
-    from .errors import DeviceError, DtypeError, FormatError, PyclError, ShapeError, UnsupportedError
+    from .errors import DeviceError, DeviceWarning, DtypeError, FormatError, PyclError, ShapeError, UnsupportedError
     from .formats.weights import load_weights, save
     from .placement import device, devices
     from .random import manual_seed
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 #: Public name: the module that has it, or that it is.
 _HOMES = {
-    **dict.fromkeys(("DeviceError", "DtypeError", "FormatError", "PyclError", "ShapeError", "UnsupportedError"), "errors"),
+    **dict.fromkeys(("DeviceError", "DeviceWarning", "DtypeError", "FormatError", "PyclError", "ShapeError", "UnsupportedError"), "errors"),
     **dict.fromkeys(("compile", "value_and_grad"), "compiler"),
     **dict.fromkeys(("device", "devices"), "placement"),
     **dict.fromkeys(("get_num_threads", "set_num_threads"), "backends.cpu.threads"),
@@ -50,6 +50,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "DeviceError",
+    "DeviceWarning",
     "DtypeError",
     "F",
     "FormatError",

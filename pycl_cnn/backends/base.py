@@ -7,6 +7,7 @@ all: choose an algorithm for every node and let it insert what it needs (packed 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..errors import DeviceError, DtypeError, ShapeError, UnsupportedError
+from ..errors import DeviceError, DeviceWarning, DtypeError, ShapeError, UnsupportedError
 from ..graph import Graph, Node, Value
 from ..ops.base import FLOAT, INT, Op
 from ..ops.leaf import State
@@ -141,31 +142,64 @@ class Backend:
         """Choose algorithms and lay out memory."""
         check_precision("compile", precision)
         protect(graph)
-        while open_nodes := [node for node in graph.nodes() if does_work(node) and node.algorithm is None]:
-            for node in open_nodes:  # an algorithm may insert nodes, which need one in turn
-                self._choose(graph, node, device, force or {}, precision)
-        graph.prune()
+        self.settle(graph, device, force or {}, precision)
         return make_plan(graph, lambda node: node.algorithm.workspace(node, device))
 
+    def settle(self, graph: Graph, device: Device, force: Mapping[str, str], precision: str) -> None:
+        """Choose an algorithm for every node of a protected graph that has none."""
+        while open_nodes := [node for node in graph.nodes() if does_work(node) and node.algorithm is None]:
+            self.examine([(node, [a for a in self.candidates(node, device, force) if a.exact or precision == "fast"]) for node in open_nodes], device)
+            for node in open_nodes:  # an algorithm may insert nodes, which need one in turn
+                self._choose(graph, node, device, force, precision)
+        graph.prune()
+
+    def examine(self, choices: Sequence[tuple[Node, Iterable[Algorithm]]], device: Device) -> None:
+        """Find out what is needed to answer `problem` for the first usable one of each node's algorithms."""
+
+    def problem(self, algorithm: Algorithm, node: Node, device: Device) -> str:
+        """Why an algorithm that takes this node must not be used on this device; nothing where it may."""
+        return ""
+
+    def candidates(self, node: Node, device: Device, force: Mapping[str, str]) -> Iterator[Algorithm]:
+        """The algorithms that take this node, in order."""
+        wanted = force.get(type(node.op).__name__)
+        for algorithm in self.algorithms.get(type(node.op), []):
+            if wanted in (None, algorithm.name) and algorithm.supports(node, device) and (wanted is not None or algorithm.pays(node, device)):
+                yield algorithm
+
+    def adopt(self, graph: Graph, node: Node, algorithm: Algorithm, device: Device, reason: str) -> None:
+        """Let `algorithm` do `node`."""
+        node.algorithm, node.reason = algorithm, reason
+        prepared = algorithm.prepare(graph, node, device)
+        prepared.algorithm, prepared.reason = algorithm, reason
+
     def _choose(self, graph: Graph, node: Node, device: Device, force: Mapping[str, str], precision: str) -> None:
-        table = self.algorithms.get(type(node.op), [])
+        from .host import HOST_STEP
+
         kind = type(node.op).__name__
         wanted = force.get(kind)
-        left_out = []
-        for algorithm in table:
-            if wanted is not None and algorithm.name != wanted:
+        problems: list[str] = []
+        left_out: list[str] = []
+        chosen, reason = None, ""
+        for algorithm in self.candidates(node, device, force):
+            if precision == "exact" and not algorithm.exact:
+                left_out.append(algorithm.name)
                 continue
-            if algorithm.supports(node, device) and (wanted is not None or algorithm.pays(node, device)):
-                if precision == "exact" and not algorithm.exact:
-                    left_out.append(algorithm.name)
-                    continue
-                node.algorithm = algorithm
-                node.reason = f"forced by {kind}={wanted}" if wanted else algorithm.why(node, device)
-                if left_out:
-                    node.reason += f"; precision='exact' leaves out {', '.join(left_out)}"
-                prepared = algorithm.prepare(graph, node, device)
-                prepared.algorithm, prepared.reason = algorithm, node.reason
-                return
+            problem = self.problem(algorithm, node, device)
+            if not problem:
+                chosen, reason = algorithm, f"forced by {kind}={wanted}" if wanted else algorithm.why(node, device)
+                break
+            problems.append(f"not {algorithm.name}, since {problem}")
+        if problems and wanted is None:
+            if chosen is None:
+                chosen, reason = HOST_STEP, HOST_STEP.copies(node)
+            warnings.warn(f"{kind} on {device}: {'; '.join(problems)}; {chosen.name} takes its place", DeviceWarning, stacklevel=2)
+        if chosen is not None:
+            if left_out:
+                problems.append(f"precision='exact' leaves out {', '.join(left_out)}")
+            self.adopt(graph, node, chosen, device, "; ".join([reason, *problems]))
+            return
+        table = self.algorithms.get(type(node.op), [])
         names = [algorithm.name for algorithm in table]
         shapes = [value.shape for value in node.inputs]
         if wanted is not None and wanted not in names:
@@ -173,7 +207,7 @@ class Backend:
         if wanted is not None and left_out:
             raise UnsupportedError(f"{kind}: algorithm {wanted!r} is no plain sum of products, which precision='exact' asks for; there are {names}")
         detail = f"algorithm {wanted!r} does not take" if wanted else "no algorithm takes"
-        raise UnsupportedError(f"{kind} on {device}: {detail} input shapes {shapes} ({node.op.attributes()})")
+        raise UnsupportedError(f"{kind} on {device}: {detail} input shapes {shapes} ({node.op.attributes()})" + "".join(f"; {problem}" for problem in problems))
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,13 @@ class HostStep(Algorithm):
 
     def why(self, node: Node, device: Device) -> str:
         cause = "evaluated on the host" if isinstance(node.op, HostOp) else f"no kernel moves {node.inputs[0].dtype}"
-        if device.backend == "cpu":
-            return cause
+        return cause if device.backend == "cpu" else f"{cause}; {self.copies(node)}"
+
+    @staticmethod
+    def copies(node: Node) -> str:
+        """What such a step costs on a device that is not the host."""
         down, up = (sum(value.nbytes for value in dict.fromkeys(values)) / 1024 for values in (node.inputs, node.outputs))
-        return f"{cause}; copies {down:.1f} KiB to the host, {up:.1f} KiB back"
+        return f"copies {down:.1f} KiB to the host, {up:.1f} KiB back"
 
 
 def evaluate(node: Node, read: Callable[[Value], np.ndarray], write: Callable[[Value, np.ndarray], None]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ...errors import DeviceError
-from ...graph import Graph
+from ...graph import Graph, Node
 from ...plan import Plan
-from ..base import Backend, Device, Program
 from ..ceilings import Ceilings, machine_key, remembered
+from ..base import Algorithm, Backend, Device, Program
 from ..prelude import Prelude, cut_off
 
 
@@ -40,6 +40,16 @@ class OpenClBackend(Backend):
         from .ceilings import measure
 
         return remembered(machine_key(device.platform, device.name, device.driver), lambda: measure(device_context(device)))
+
+    def examine(self, choices: Sequence[tuple[Node, Iterable[Algorithm]]], device: Device) -> None:
+        from .check import device_check
+
+        device_check(device.index).examine_first(choices)
+
+    def problem(self, algorithm: Algorithm, node: Node, device: Device) -> str:
+        from .check import device_check
+
+        return device_check(device.index).problem(node, algorithm)
 
     def link(self, plan: Plan, device: Device) -> Program:
         from .call import device_context

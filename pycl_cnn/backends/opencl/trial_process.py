@@ -1,6 +1,6 @@
 """Builds, runs and times kernels in a process that may die: some compilers and drivers crash or hang on what they do not like.
 
-trials.py starts it, writes one request a line to its standard input, and reads lines of JSON: {"at": ...} before each kernel is built
+trials.py starts it with a device's number and name, writes one request a line to its standard input, and reads lines of JSON: {"at": ...} before each kernel is built
 and each is run, so that the caller sees at which one the process died, then {"done": ...}. It knows nothing of pycl_cnn.
 
 A *payload* is {"programs": [[source, options], ...], "memory": words, "tables": [words, ...], "launches": [launch, ...]}, a launch
@@ -141,15 +141,12 @@ def main():
         os._exit(0)  # the caller has gone, even if a kernel still hangs
 
     threading.Thread(target=read, daemon=True).start()
-    bench = None
+    bench = Bench(int(sys.argv[2]), sys.argv[3])
     while True:
         try:
             request = requests.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             os._exit(0)  # not by Python's way out: some drivers crash there
-        say(begun=True)
-        if bench is None:
-            bench = Bench(request["index"], request["name"])
         say(**answer(bench, request, say))
 
 

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import atexit
 import base64
+import contextlib
 import json
 import os
 import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -35,9 +36,10 @@ from .launch import ordered_arguments
 SECONDS = 60.0  # that building or running one kernel may take
 WORKERS = 4  # children at most
 GUARD = 37  # words of NaN around every array
+QUIET_NAN, PAYLOADS = np.int32(0x7FC00000), np.int32(1 << 22)
 MEMORY = "memory"  # stands for the buffer that holds all arrays of a payload
 _SCRIPT = Path(__file__).with_name("trial_process.py")
-_START = "import sys, runpy; sys.path[:] = sys.argv[2:]; runpy.run_path(sys.argv[1], run_name='__main__')"
+_START = "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop()); runpy.run_path(sys.argv[1], run_name='__main__')"
 
 
 class Payload:
@@ -54,7 +56,7 @@ class Payload:
     def place(self, array: np.ndarray) -> int:
         """Append an array of 32-bit elements; the word it begins at."""
         assert array.dtype.itemsize == 4, array.dtype
-        guard = np.full(GUARD + len(self._pieces) % 3, np.nan, np.float32).view(np.int32)
+        guard = self._guard(GUARD + len(self._pieces) % 3)
         start = self._length + guard.size
         self._pieces += [guard, np.ascontiguousarray(array).reshape(-1).view(np.int32)]
         self._length = start + array.size
@@ -63,7 +65,11 @@ class Payload:
     @property
     def memory(self) -> np.ndarray:
         """All words before the kernels run."""
-        return np.concatenate([*self._pieces, np.full(GUARD, np.nan, np.float32).view(np.int32)])
+        return np.concatenate([*self._pieces, self._guard(GUARD)])
+
+    def _guard(self, count: int) -> np.ndarray:
+        """NaNs, each with bits of its own: one that a kernel copies from elsewhere is seen."""
+        return QUIET_NAN | np.arange(self._length + 1, self._length + 1 + count, dtype=np.int32) % PAYLOADS
 
     def launch(
         self, stem: str, entry: str, source: str, options: tuple[str, ...], global_size: Sequence[int], local_size: Sequence[int] | None, arguments: Mapping[str, Any]
@@ -121,6 +127,12 @@ def run(device: DeviceInfo, requests: Sequence[Mapping[str, Any]], most: int = W
     return _workshop(device).run(requests, most)
 
 
+def make_ready(device: DeviceInfo, requests: int) -> None:
+    """Start the children for as many requests, so that they open the device while the requests are made."""
+    if os.environ.get("PYCL_CNN_CHECK") != "inside":
+        _workshop(device).make_ready(requests)
+
+
 class _Workshop:
     """The children of one device. One caller at a time."""
 
@@ -129,15 +141,24 @@ class _Workshop:
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
 
+    def _team(self, requests: int, most: int) -> list[_Worker]:
+        count = max(1, min(most, os.cpu_count() or 1, requests // 3))
+        while len(self._workers) < count:
+            self._workers.append(_Worker(self._device))
+        return self._workers[:count]
+
+    def make_ready(self, requests: int) -> None:
+        with self._lock:
+            for worker in self._team(requests, WORKERS):
+                worker.make_ready()
+
     def run(self, requests: Sequence[Mapping[str, Any]], most: int) -> list[Outcome]:
         with self._lock:
-            count = max(1, min(most, os.cpu_count() or 1, len(requests) // 3))
-            while len(self._workers) < count:
-                self._workers.append(_Worker(self._device))
-            if count == 1:
-                return [self._workers[0].ask(request) for request in requests]
+            workers = self._team(len(requests), most)
+            if len(workers) == 1:
+                return [workers[0].ask(request) for request in requests]
             free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-            for worker in self._workers[:count]:
+            for worker in workers:
                 free.put(worker)
 
             def one(request: Mapping[str, Any]) -> Outcome:
@@ -147,7 +168,7 @@ class _Workshop:
                 finally:
                     free.put(worker)
 
-            with ThreadPoolExecutor(count) as pool:
+            with ThreadPoolExecutor(len(workers)) as pool:
                 return list(pool.map(one, requests))
 
 
@@ -160,30 +181,43 @@ class _Worker:
         self._owner = 0  # process that started it: a fork must not talk to its parent's child
 
     def _start(self) -> subprocess.Popen[str]:
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(_SCRIPT), *sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, text=True, encoding="utf-8"
-            )
+                [sys.executable, "-c", _START, str(_SCRIPT), str(self._device.index), self._device.name, json.dumps(sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                encoding="utf-8", errors="replace",
+            )  # fmt: skip
         except OSError as error:
             raise DeviceError(_cannot_start(str(error))) from error
         self._process, self._owner = process, os.getpid()
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=_pump, args=(process, self._lines), daemon=True).start()
-        _children[process] = self._owner
+        self._complaints: deque[str] = deque(maxlen=20)
+        pumps = [
+            threading.Thread(target=_pump, args=(process.stdout, self._lines.put), daemon=True),
+            threading.Thread(target=_pump, args=(process.stderr, self._complaints.append), daemon=True),
+        ]
+        for pump in pumps:
+            pump.start()
+        _children[process] = (self._owner, pumps)
         return process
 
+    @property
+    def _mine(self) -> subprocess.Popen[str] | None:
+        return self._process if self._owner == os.getpid() else None
+
+    def make_ready(self) -> None:
+        if self._mine is None:
+            self._start()
+
     def ask(self, request: Mapping[str, Any]) -> Outcome:
-        line = json.dumps({"index": self._device.index, "name": self._device.name, **request}) + "\n"
-        process = self._process
-        if process is not None and self._owner == os.getpid():
+        line = json.dumps(request) + "\n"
+        process = self._mine
+        if process is not None:
             outcome = self._attempt(process, line)
             if outcome is not None:
                 return outcome
         outcome = self._attempt(self._start(), line)
         if outcome is None:
-            self._complaints.seek(0)
-            raise DeviceError(_cannot_start(self._complaints.read().decode(errors="replace")[-1000:]))
+            raise DeviceError(_cannot_start("".join(self._complaints)[-1000:]))
         return outcome
 
     def _attempt(self, process: subprocess.Popen[str], line: str) -> Outcome | None:
@@ -209,13 +243,15 @@ class _Worker:
             if "at" in message:
                 program, entry, stage = message["at"]
             elif "failure" in message:
-                verb = "does not build" if stage == "building" else "fails"
-                return Outcome(None, f"{verb}: {message['failure']}", program, entry)
+                return Outcome(None, _failure(stage, message["failure"]), program, entry)
             elif "done" in message:
                 return Outcome(message["done"])
 
     def _forget(self, process: subprocess.Popen[str], patience: float = 0.0) -> None:
         """Reap a child, after waiting a little for its own end."""
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
         try:
             process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -225,11 +261,19 @@ class _Worker:
         self._process = None
 
 
-def _pump(process: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.put(line)
-    lines.put("")
+def _pump(stream: IO[str], sink: Callable[[str], None]) -> None:
+    """Hand on every line, and "" at the end."""
+    for line in stream:
+        sink(line)
+    sink("")
+    stream.close()
+
+
+def _failure(stage: str, text: str) -> str:
+    """In one line; of a compiler's log the errors."""
+    lines = text.splitlines()
+    told = [line for line in lines if "error:" in line] or lines
+    return f"{'does not build' if stage == 'building' else 'fails'}: {' '.join(' '.join(told[:2]).split())[:300]}"
 
 
 def _cause(status: int) -> str:
@@ -258,14 +302,15 @@ def _inside(device: DeviceInfo, request: Mapping[str, Any]) -> Outcome:
         _benches[device] = trial_process.Bench(device.index, device.name)
     answer = trial_process.answer(_benches[device], request, say)
     if "failure" in answer:
-        return Outcome(None, f"{'does not build' if where[2] == 'building' else 'fails'}: {answer['failure']}", where[0], where[1])
+        return Outcome(None, _failure(where[2], answer["failure"]), where[0], where[1])
     return Outcome(answer["done"])
 
 
 _benches: dict[DeviceInfo, Any] = {}
 _workshops: dict[DeviceInfo, _Workshop] = {}
 _workshops_lock = threading.Lock()
-_children: dict[subprocess.Popen[str], int] = {}  # each with the process that started it
+#: each with the process that started it and the threads that read from it
+_children: dict[subprocess.Popen[str], tuple[int, list[threading.Thread]]] = {}
 
 
 def _workshop(device: DeviceInfo) -> _Workshop:
@@ -275,6 +320,11 @@ def _workshop(device: DeviceInfo) -> _Workshop:
 
 @atexit.register
 def _end() -> None:
-    for process, owner in _children.items():
+    for process, (owner, pumps) in _children.items():
         if owner == os.getpid():
             process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            for pump in pumps:
+                pump.join(1.0)
