@@ -10,16 +10,17 @@ import numpy as np
 
 from . import random
 from .autodiff import gradients
-from .backends.base import Program
+from .backends import backend
+from .backends.base import Device, Program
 from .eager import ProgramCache, finish
-from .errors import ShapeError
+from .errors import DeviceMemoryError, ShapeError
 from .functional.door import NCHW_TO_NHWC, NHWC_TO_NCHW
-from .graph import Value
+from .graph import Graph, Value
 from .nn.module import Module
 from .ops.leaf import State
 from .ops.movement import Expand, Reshape, Transpose
 from .ops.optimizer import UpdateRule
-from .passes import canonical
+from .passes import canonical, optimised
 from .placement import device as find_device
 from .trace import Symbol, Tracer, as_input_array, emit, tracing
 
@@ -101,11 +102,40 @@ def inference_program(
     precision: str = "fast",
 ) -> Program:
     """The model's forward pass."""
-    tracer = begin(model, mode, with_gradients=False)
-    with tracing(tracer):
-        results = trace_forward(tracer, model, specs, layout)
-    tracer.graph.outputs = [y.value for y in results]
-    return finish(canonical(tracer.graph), find_device(device), model.state_dict(), dict(algorithms or {}), precision)
+
+    def graph_of(specs: Sequence[Spec]) -> Graph:
+        tracer = begin(model, mode, with_gradients=False)
+        with tracing(tracer):
+            results = trace_forward(tracer, model, specs, layout)
+        tracer.graph.outputs = [y.value for y in results]
+        return canonical(tracer.graph)
+
+    return _finish_batch(graph_of, specs, find_device(device), model.state_dict(), dict(algorithms or {}), precision)
+
+
+def _finish_batch(
+    graph_of: Callable[[Sequence[Spec]], Graph], specs: Sequence[Spec], device: Device, states: dict[str, np.ndarray], force: dict[str, str], precision: str
+) -> Program:
+    """`finish` for the graph of inputs like `specs`; an error about memory says which batch would fit."""
+    try:
+        return finish(graph_of(specs), device, states, force, precision)
+    except DeviceMemoryError as error:
+        shape = specs[0][0]
+        batch = shape[0] if shape else 1
+
+        def fits(size: int) -> bool:
+            smaller = [((size, *shape[1:]) if shape and shape[0] == batch else shape, dtype) for shape, dtype in specs]
+            try:
+                return backend(device.backend).fits(optimised(graph_of(smaller)), device, force, precision)
+            except ShapeError:  # too few for this model
+                return False
+
+        low, high = 0, batch
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        advice = f"a batch of {low} is the largest that fits" if low else "not even a batch of 1 fits"
+        raise DeviceMemoryError(f"{error}; {advice} instead of {batch}") from None
 
 
 def _loss(tracer: Tracer, model: Module, loss: Module, specs: Sequence[Spec], target: Spec, layout: str) -> tuple[Symbol, Symbol]:
@@ -139,28 +169,33 @@ def training_program(
 
     `slots` are the optimizer's arrays to go on from, by state name ("optimizer.<slot>.<parameter>"); zeros where absent.
     """
-    tracer = begin(model, None, with_gradients=True)
-    value, result = _loss(tracer, model, loss, specs, target, layout)
-    graph = tracer.graph
-    graph.outputs = [value.value, result.value]
-    canonical(graph, training=True)
-    wanted = _trainable(tracer)
-    hyper = graph.input("hyper", (4,))
     states = dict(model.state_dict())
-    for (name, parameter), gradient in zip(wanted.items(), gradients(graph, graph.outputs[0], list(wanted.values())), strict=True):
-        if gradient is None:
-            continue
-        assert isinstance(parameter.op, State)
-        kept = []
-        for slot in rule.slots:
-            label = f"optimizer.{slot}.{name}"
-            kept.append(graph.state(State(label, parameter.shape, parameter.op.user_shape, False, parameter.op.moves)))
-            states[label] = (slots or {}).get(label, np.zeros(parameter.op.user_shape, np.float32))
-        with graph.at(gradient.node):  # at once, so that the gradient's memory is free again
-            updated = graph.add(rule, parameter, gradient, *kept, hyper)
-        for state, new in zip([parameter, *kept], updated, strict=True):
-            graph.updates[state] = new
-    return finish(graph, find_device(device), states, dict(algorithms or {}), precision)
+
+    def graph_of(given: Sequence[Spec]) -> Graph:
+        *inputs, goal = given
+        tracer = begin(model, None, with_gradients=True)
+        value, result = _loss(tracer, model, loss, inputs, goal, layout)
+        graph = tracer.graph
+        graph.outputs = [value.value, result.value]
+        canonical(graph, training=True)
+        wanted = _trainable(tracer)
+        hyper = graph.input("hyper", (4,))
+        for (name, parameter), gradient in zip(wanted.items(), gradients(graph, graph.outputs[0], list(wanted.values())), strict=True):
+            if gradient is None:
+                continue
+            assert isinstance(parameter.op, State)
+            kept = []
+            for slot in rule.slots:
+                label = f"optimizer.{slot}.{name}"
+                kept.append(graph.state(State(label, parameter.shape, parameter.op.user_shape, False, parameter.op.moves)))
+                states[label] = (slots or {}).get(label, np.zeros(parameter.op.user_shape, np.float32))
+            with graph.at(gradient.node):  # at once, so that the gradient's memory is free again
+                updated = graph.add(rule, parameter, gradient, *kept, hyper)
+            for state, new in zip([parameter, *kept], updated, strict=True):
+                graph.updates[state] = new
+        return graph
+
+    return _finish_batch(graph_of, [*specs, target], find_device(device), states, dict(algorithms or {}), precision)
 
 
 def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: str = "NCHW", precision: str = "fast") -> Callable[..., tuple[float, dict[str, np.ndarray]]]:

@@ -24,6 +24,10 @@ class DeviceError(PyclError, RuntimeError):
     """No such device, or the device cannot do what is asked of it."""
 
 
+class DeviceMemoryError(DeviceError):
+    """The device has too little memory for a program."""
+
+
 class DeviceWarning(UserWarning):
     """A device does something wrong, and what takes its place."""
 

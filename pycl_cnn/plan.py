@@ -37,7 +37,8 @@ class Storage:
     kind: Kind
     nbytes: int
     value: Value  # the first to live there
-    offset: int = 0  # bytes, for the arena
+    arena: int = 0  # which of the arenas it lies in,
+    offset: int = 0  # and where, in bytes
     first: int = -1  # step that writes it
     last: int = -1  # step that reads it last
 
@@ -58,8 +59,17 @@ class Plan:
     setup: list[Step] = field(default_factory=list)
     run: list[Step] = field(default_factory=list)
     places: dict[Value, Storage] = field(default_factory=dict)
-    arena_bytes: int = 0
-    setup_bytes: int = 0  # the arena of the setup steps, given back afterwards
+    #: Bytes of every arena: one, or as many as pieces of limited size make necessary.
+    arenas: list[int] = field(default_factory=list)
+    setup_arenas: list[int] = field(default_factory=list)  # of the setup steps, given back afterwards
+
+    @property
+    def arena_bytes(self) -> int:
+        return sum(self.arenas)
+
+    @property
+    def setup_bytes(self) -> int:
+        return sum(self.setup_arenas)
 
     @property
     def storages(self) -> list[Storage]:
@@ -142,8 +152,11 @@ def does_work(node: Node) -> bool:
     return bool(node.inputs) and not isinstance(node.op, Reshape) and any(output.nbytes for output in node.outputs)
 
 
-def make_plan(graph: Graph, workspace: Callable[[Node], int]) -> Plan:
-    """Order the nodes of a protected graph, find every value a place, lay out the arena. `workspace` gives a node's extra bytes."""
+def make_plan(graph: Graph, workspace: Callable[[Node], int], largest: int = 0) -> Plan:
+    """Order the nodes of a protected graph, find every value a place, lay out the arena. `workspace` gives a node's extra bytes.
+
+    With `largest` no piece of memory that several values share is longer than that many bytes: there may be several arenas.
+    """
     plan = Plan(graph)
     known = FixedNodes(graph)
     results = {_root(value).node for value in graph.outputs}  # copies of what is computed once are made at every run
@@ -161,9 +174,9 @@ def make_plan(graph: Graph, workspace: Callable[[Node], int]) -> Plan:
         extra = workspace(step.node)
         if extra:
             step.workspace = Storage(Kind.SCRATCH, extra, step.node.outputs[0], first=index, last=index)
-    plan.arena_bytes = _lay_out([s for s in plan.storages if s.kind is Kind.ARENA] + [s.workspace for s in plan.run if s.workspace])
+    plan.arenas = _lay_out([s for s in plan.storages if s.kind is Kind.ARENA] + [s.workspace for s in plan.run if s.workspace], largest)
     computed = [s for s in plan.storages if s.kind is Kind.SCRATCH and s.value.node.inputs]
-    plan.setup_bytes = _lay_out(computed + [s.workspace for s in plan.setup if s.workspace])
+    plan.setup_arenas = _lay_out(computed + [s.workspace for s in plan.setup if s.workspace], largest)
     return plan
 
 
@@ -240,25 +253,32 @@ def _taken_over(node: Node, output: Value, places: dict[Value, Storage], index: 
     return None
 
 
-def _lay_out(storages: list[Storage]) -> int:
-    """Offsets in a shared arena, largest storage first, each into the smallest gap that it fits; the arena's bytes.
+def _lay_out(storages: list[Storage], largest: int) -> list[int]:
+    """Places in shared arenas, largest storage first, each into the smallest gap that it fits; every arena's bytes.
 
     (Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020: greedy by size.)
     """
-    placed: list[Storage] = []
-    total = 0
+    arenas: list[list[Storage]] = []
     for storage in sorted(storages, key=lambda s: (-s.nbytes, s.first)):
-        overlapping = sorted((p for p in placed if p.first <= storage.last and storage.first <= p.last), key=lambda p: p.offset)
-        best, best_gap, position = None, None, 0
-        for other in overlapping:
-            gap = other.offset - position
-            if gap >= storage.nbytes and (best_gap is None or gap < best_gap):
-                best, best_gap = position, gap
-            position = max(position, _aligned(other.offset + other.nbytes))
-        storage.offset = position if best is None else best
-        placed.append(storage)
-        total = max(total, _aligned(storage.offset + storage.nbytes))
-    return total
+        places = ((number, _gap(storage, placed)) for number, placed in enumerate(arenas))
+        fitting = ((number, offset) for number, offset in places if not largest or _aligned(offset + storage.nbytes) <= largest)
+        storage.arena, storage.offset = next(fitting, (len(arenas), 0))
+        if storage.arena == len(arenas):
+            arenas.append([])
+        arenas[storage.arena].append(storage)
+    return [max(_aligned(storage.offset + storage.nbytes) for storage in placed) for placed in arenas]
+
+
+def _gap(storage: Storage, placed: Sequence[Storage]) -> int:
+    """Where `storage` fits best among others, or behind them."""
+    overlapping = sorted((p for p in placed if p.first <= storage.last and storage.first <= p.last), key=lambda p: p.offset)
+    best, best_gap, position = None, None, 0
+    for other in overlapping:
+        gap = other.offset - position
+        if gap >= storage.nbytes and (best_gap is None or gap < best_gap):
+            best, best_gap = position, gap
+        position = max(position, _aligned(other.offset + other.nbytes))
+    return position if best is None else best
 
 
 def _aligned(nbytes: int) -> int:

@@ -83,10 +83,10 @@ def overlaps(plan):
     found = []
     alive = list(lives)
     for i, a in enumerate(alive):
-        assert a.offset % ALIGNMENT == 0 and a.offset + a.nbytes <= plan.arena_bytes
+        assert a.offset % ALIGNMENT == 0 and a.offset + a.nbytes <= plan.arenas[a.arena]
         for b in alive[:i]:
             together = lives[a][0] <= lives[b][1] and lives[b][0] <= lives[a][1]
-            if together and a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes:
+            if together and a.arena == b.arena and a.offset < b.offset + b.nbytes and b.offset < a.offset + a.nbytes:
                 found.append((a, b))
     return found
 
@@ -173,7 +173,7 @@ def test_memory_is_known_before_a_run_and_adds_up(device):
     memory, plan = program.memory, program.plan
     assert memory.inputs == 2 * 144 * 4 and memory.outputs == 2 * 5 * 4
     assert memory.arena == plan.arena_bytes >= max((s.offset + s.nbytes for s in plan.storages if s.kind is Kind.ARENA), default=0)
-    assert memory.peak == memory.states + memory.weights + memory.arena + memory.inputs + memory.outputs
+    assert memory.peak == memory.states + memory.weights + memory.arena + memory.inputs + memory.outputs + memory.setup
     parameters = sum(value.nbytes for value in model.state_dict().values())
     assert memory.states + memory.weights >= parameters
 

@@ -10,14 +10,14 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..errors import DeviceError, DeviceWarning, DtypeError, ShapeError, UnsupportedError
+from ..errors import DeviceError, DeviceMemoryError, DeviceWarning, DtypeError, ShapeError, UnsupportedError
 from ..graph import Graph, Node, Value
 from ..ops.base import FLOAT, INT, Op
 from ..ops.leaf import State
@@ -51,6 +51,7 @@ class Device:
     platform: str = ""
     driver: str = ""
     memory: int = 0  # bytes, 0 where unknown
+    largest: int = 0  # bytes of the largest piece of memory, 0 where there is no limit
     reason: str = ""  # why it was chosen, when it was chosen automatically
 
     @property
@@ -126,13 +127,25 @@ class Backend:
         """Lower `graph` for `device`, plan it and make it ready to run with `states` (user layout) loaded.
 
         `force` names an algorithm for an operation, e.g. ``{"Conv": "direct"}``; `precision` is one of PRECISIONS. Raises
-        UnsupportedError where no algorithm is left.
+        UnsupportedError where no algorithm is left, DeviceError where the device has too little memory.
         """
         prelude = self.prelude(graph)
-        program = self.link(self.lower(graph, device, force, precision), device)
+        plan = self.lower(graph, device, force, precision)
+        if shortage := self.shortage(plan, device):
+            raise DeviceMemoryError(shortage)
+        program = self.link(plan, device)
         program.prelude = prelude
         program.load(states)
         return program
+
+    def fits(self, graph: Graph, device: Device, force: Mapping[str, str] | None = None, precision: str = "fast") -> bool:
+        """Whether `compile` would find enough memory. Uses the graph up."""
+        self.prelude(graph)
+        return not self.shortage(self.lower(graph, device, force, precision), device)
+
+    def shortage(self, plan: Plan, device: Device) -> str:
+        """What memory a plan needs that the device does not have; nothing where it has enough."""
+        return ""
 
     def prelude(self, graph: Graph) -> Prelude | None:
         """Cut off `graph` what another backend should compute from the weights; none by default."""
@@ -143,7 +156,7 @@ class Backend:
         check_precision("compile", precision)
         protect(graph)
         self.settle(graph, device, force or {}, precision)
-        return make_plan(graph, lambda node: node.algorithm.workspace(node, device))
+        return make_plan(graph, lambda node: node.algorithm.workspace(node, device), device.largest)
 
     def settle(self, graph: Graph, device: Device, force: Mapping[str, str], precision: str) -> None:
         """Choose an algorithm for every node of a protected graph that has none."""
@@ -219,13 +232,28 @@ class Memory:
     arena: int
     inputs: int
     outputs: int
+    setup: int  # while weights are loaded, given back afterwards
+
+    @classmethod
+    def of(cls, plan: Plan) -> Memory:
+        """Bytes that a plan needs."""
+        given = sum(s.nbytes for s in plan.storages if s.kind is Kind.SCRATCH and not s.value.node.inputs)
+        return cls(
+            states=plan.nbytes(Kind.STATE),
+            weights=plan.nbytes(Kind.CONSTANT, Kind.SETUP),
+            arena=plan.nbytes(Kind.ARENA),
+            inputs=plan.nbytes(Kind.INPUT),
+            outputs=plan.nbytes(Kind.OUTPUT),
+            setup=given + plan.setup_bytes,
+        )
 
     @property
     def peak(self) -> int:
-        return self.states + self.weights + self.arena + self.inputs + self.outputs
+        """Most bytes at one time."""
+        return sum(getattr(self, part.name) for part in fields(self))
 
     def __str__(self) -> str:
-        parts = [f"{name} {getattr(self, name) / 2**20:.2f} MiB" for name in ("states", "weights", "arena", "inputs", "outputs")]
+        parts = [f"{part.name} {getattr(self, part.name) / 2**20:.2f} MiB" for part in fields(self)]
         return f"{self.peak / 2**20:.2f} MiB ({', '.join(parts)})"
 
 
@@ -371,14 +399,7 @@ class Program:
     @property
     def memory(self) -> Memory:
         """Bytes of the program, known before it runs."""
-        plan = self.plan
-        return Memory(
-            states=plan.nbytes(Kind.STATE),
-            weights=plan.nbytes(Kind.CONSTANT, Kind.SETUP),
-            arena=plan.nbytes(Kind.ARENA),
-            inputs=plan.nbytes(Kind.INPUT),
-            outputs=plan.nbytes(Kind.OUTPUT),
-        )
+        return Memory.of(self.plan)
 
     def explain(self) -> str:
         """A table of the steps: operation, algorithm, shapes, bytes, and why this algorithm."""

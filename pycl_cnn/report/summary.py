@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..backends.base import Device, Memory, Program
+from ..backends.base import Memory
 from ..compiler import Spec, begin, trace_forward
 from ..graph import Node
 from ..nn.module import Module
@@ -113,7 +113,7 @@ def summarize(model: Module, input_shape: Sequence[int] | Sequence[Sequence[int]
         trainable=sum(p.size for p in parameters if p.requires_grad),
         buffers=sum(b.size for b in model.buffers()),
         multiply_adds=sum(row.multiply_adds for row in rows),
-        memory=Program(make_plan(graph, lambda node: 0), Device("none", 0, "none")).memory,
+        memory=Memory.of(make_plan(graph, lambda node: 0)),
     )
 
 

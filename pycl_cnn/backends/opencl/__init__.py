@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from ...errors import DeviceError
 from ...graph import Graph, Node
 from ...plan import Plan
+from ..base import Algorithm, Backend, Device, Memory, Program
 from ..ceilings import Ceilings, machine_key, remembered
-from ..base import Algorithm, Backend, Device, Program
 from ..prelude import Prelude, cut_off
+
+MOST_BYTES = 4 * (2**31 - 1)  # kernels count elements in 32 bits
 
 
 class OpenClBackend(Backend):
@@ -28,9 +30,31 @@ class OpenClBackend(Backend):
         except OpenCLUnavailable as problem:
             raise DeviceError(str(problem)) from problem
         return [
-            Device("opencl", d.index, d.name, "gpu" if d.is_gpu else "cpu", f"{d.platform} {d.platform_version}", d.driver_version, d.global_memory)
+            Device(
+                backend="opencl",
+                index=d.index,
+                name=d.name,
+                kind="gpu" if d.is_gpu else "cpu",
+                platform=f"{d.platform} {d.platform_version}",
+                driver=d.driver_version,
+                memory=d.global_memory,
+                largest=min(d.max_allocation * 999 // 1000, MOST_BYTES),  # the pool rounds up
+            )
             for d in found
         ]
+
+    def shortage(self, plan: Plan, device: Device) -> str:
+        """Pieces longer than the device's largest, or more in all than is left."""
+        from .call import device_context
+
+        memory = Memory.of(plan)
+        longest = max((*(storage.nbytes for storage in plan.storages), *plan.arenas, *plan.setup_arenas), default=0)
+        if device.largest and longest > device.largest:
+            return f"{device}: one array needs {longest / 2**20:.2f} MiB, and the longest piece of memory that the device gives is {device.largest / 2**20:.2f} MiB"
+        used = device_context(device).pool.active_bytes
+        if device.memory and memory.peak > device.memory - used:
+            return f"{device}: the program needs {memory}, and of the device's {device.memory / 2**20:.2f} MiB other programs here use {used / 2**20:.2f} MiB"
+        return ""
 
     def prelude(self, graph: Graph) -> Prelude | None:
         return cut_off(graph)

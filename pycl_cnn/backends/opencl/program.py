@@ -1,13 +1,14 @@
 """Programs of the OpenCL backend: a plan as retained kernels with bound arguments, enqueued in order without waiting.
 
 Arrays that are kept between runs have a buffer each, which clones share; what lives within a run lies in the arena, one
-buffer; inputs are copied to the device at the start of a run, results back at its end, and nothing else crosses.
+buffer or several where the device limits their length; inputs are copied to the device at the start of a run, results back at its end, and nothing else crosses.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from ...ops.leaf import Constant
 from ...plan import Kind, Plan, Step, Storage
 from ...report.profile import Span
-from ..base import Device, Program
+from ..base import Device, Memory, Program
 from ..host import HostStep
 from .call import At, Call, OpenClAlgorithm, Table, Zeros
 from .devices import import_pyopencl
@@ -44,29 +45,30 @@ class OpenClProgram(Program):
             for value, storage in plan.places.items():
                 if isinstance(value.op, Constant) and storage.kind is Kind.CONSTANT:
                     self._upload(self.kept[storage], value.op.array)
-        self.arena = context.buffer(plan.arena_bytes)
-        self.launches, self.launch_steps = self._make_launches(plan.run, {**self.kept, **self.own}, self.arena)
+        self.table_bytes = 0
+        self.arenas = [context.buffer(nbytes) for nbytes in plan.arenas]
+        self.launches, self.launch_steps = self._make_launches(plan.run, {**self.kept, **self.own}, self.arenas)
         self.input_buffers = [self.own[plan.places[value]] for value in plan.graph.inputs]
 
     def _upload(self, buffer: Any, array: np.ndarray, blocking: bool = True) -> None:
         if array.nbytes:
             self.cl.enqueue_copy(self.context.queue, buffer, np.asarray(array, order="C"), is_blocking=blocking)
 
-    def _make_launches(self, steps: Sequence[Step], buffers: Mapping[Storage, Any], arena: Any) -> tuple[list[Launch | HostLaunch], list[int]]:
+    def _make_launches(self, steps: Sequence[Step], buffers: Mapping[Storage, Any], arenas: Sequence[Any]) -> tuple[list[Launch | HostLaunch], list[int]]:
         """The kernels of `steps` with their arguments, and for each the number of its step."""
         launches: list[Launch | HostLaunch] = []
         owners = []
         for number, step in enumerate(steps):
             algorithm = step.node.algorithm
             if isinstance(algorithm, HostStep):
-                launches.append(HostLaunch(self.context, step.node, lambda value: self._place(self.plan.places[value], buffers, arena)))
+                launches.append(HostLaunch(self.context, step.node, lambda value: self._place(self.plan.places[value], buffers, arenas)))
                 owners.append(number)
                 continue
             assert isinstance(algorithm, OpenClAlgorithm)
             for call in algorithm.calls(step.node, self.context):
                 if 0 in call.global_size:
                     continue
-                arguments = {name: self._argument(value, step, buffers, arena) for name, value in call.arguments.items()}
+                arguments = {name: self._argument(value, step, buffers, arenas) for name, value in call.arguments.items()}
                 launches.append(self._launch(call, arguments))
                 owners.append(number)
         return launches, owners
@@ -74,9 +76,10 @@ class OpenClProgram(Program):
     def _launch(self, call: Call, arguments: dict[str, Any]) -> Launch:
         return Launch(self.context, call.stem, call.entry, call.global_size, call.local_size, dict(call.defines), **arguments)
 
-    def _argument(self, value: Any, step: Step, buffers: Mapping[Storage, Any], arena: Any) -> Any:
+    def _argument(self, value: Any, step: Step, buffers: Mapping[Storage, Any], arenas: Sequence[Any]) -> Any:
         """Values as (buffer, offset in elements), tables as buffers, numbers as they are."""
         if isinstance(value, Table):
+            self.table_bytes += value.array.nbytes
             return self.context.constant(value.array)
         if isinstance(value, Zeros):
             return self.context.zeros(value.count)
@@ -85,13 +88,13 @@ class OpenClProgram(Program):
         place = value if isinstance(value, At) else At(value)
         storage = step.workspace if place.value is None else self.plan.places[place.value]
         assert storage is not None
-        buffer, offset = self._place(storage, buffers, arena)
+        buffer, offset = self._place(storage, buffers, arenas)
         return (buffer, offset // 4 + place.offset)
 
     @staticmethod
-    def _place(storage: Storage, buffers: Mapping[Storage, Any], arena: Any) -> tuple[Any, int]:
+    def _place(storage: Storage, buffers: Mapping[Storage, Any], arenas: Sequence[Any]) -> tuple[Any, int]:
         """The buffer that a storage lies in, and where, in bytes."""
-        return (buffers[storage], 0) if storage in buffers else (arena, storage.offset)
+        return (buffers[storage], 0) if storage in buffers else (arenas[storage.arena], storage.offset)
 
     # ---- the contract of Program ---------------------------------------------------------------------------------------
 
@@ -109,10 +112,17 @@ class OpenClProgram(Program):
             if isinstance(value.op, Constant) and storage.kind is Kind.SCRATCH:
                 temporary[storage] = self.context.buffer(storage.nbytes)
                 self._upload(temporary[storage], value.op.array)
-        launches, _ = self._make_launches(plan.setup, {**self.kept, **temporary}, self.context.buffer(plan.setup_bytes))
+        before = self.table_bytes
+        launches, _ = self._make_launches(plan.setup, {**self.kept, **temporary}, [self.context.buffer(nbytes) for nbytes in plan.setup_arenas])
         for launch in launches:
             launch.enqueue()
         self.context.queue.finish()
+        self.table_bytes = before  # those of the setup are given back
+
+    @property
+    def memory(self) -> Memory:
+        memory = super().memory
+        return replace(memory, weights=memory.weights + self.table_bytes)
 
     def _read_states(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         result = {}

@@ -9,7 +9,7 @@ import warnings
 
 import numpy
 
-from ...errors import DeviceError
+from ...errors import DeviceError, DeviceMemoryError
 from . import devices as _devices
 from .probe import capabilities
 from .sources import build_options, source_text
@@ -35,6 +35,8 @@ class Context:
         self.capabilities = capabilities(device)
         self.cl = cl.Context([_devices.native_device(device.index)])
         self.queue = cl.CommandQueue(self.cl)
+        # Memory is had at once, not when a kernel first runs. Sizes are rounded up by less than a thousandth.
+        self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue), leading_bits_in_bin_id=10)
         self._programs = {}
         self._zeros = None
         self._zero_count = 0
@@ -117,17 +119,23 @@ class Context:
         return cl.Kernel(self.program(stem, **defines), entry)
 
     def buffer(self, bytes_):
-        """An uninitialised device buffer."""
+        """An uninitialised device buffer from the device's pool, to which it returns by itself.  Raises DeviceMemoryError."""
         cl = _devices.import_pyopencl()
-        return cl.Buffer(self.cl, cl.mem_flags.READ_WRITE, max(int(bytes_), 4))
+        try:
+            return self.pool.allocate(max(int(bytes_), 4))
+        except cl.Error as error:
+            raise DeviceMemoryError(
+                f"[opencl] {self.device.name} has no {bytes_ / 2**20:.2f} MiB more: it has {self.device.global_memory / 2**20:.2f} MiB, "
+                f"{self.pool.active_bytes / 2**20:.2f} MiB of them in use here ({error})"
+            ) from error
 
     def constant(self, array):
-        """A read-only device buffer holding a copy of an array (tables of taps, layouts, weights)."""
+        """A device buffer holding a copy of an array (tables of taps, layouts), for kernels that only read it."""
         cl = _devices.import_pyopencl()
-        array = numpy.ascontiguousarray(array)
-        if array.size == 0:
-            return self.buffer(4)
-        return cl.Buffer(self.cl, cl.mem_flags.READ_ONLY | cl.mem_flags.COPY_HOST_PTR, hostbuf=array)
+        buffer = self.buffer(array.nbytes)
+        if array.size:
+            cl.enqueue_copy(self.queue, buffer, numpy.ascontiguousarray(array))
+        return buffer
 
     def zeros(self, count):
         """A buffer of at least `count` zero floats, shared by everyone who only reads it."""
