@@ -16,6 +16,7 @@ import numpy as np
 
 from ...cache import read_cache, update_cache
 from .devices import DeviceInfo, OpenCLUnavailable
+from .known_devices import KNOWN
 from .sources import build_options, source_text
 from .trials import MEMORY, Payload, decoded, run
 
@@ -125,15 +126,29 @@ def _measure(device: DeviceInfo) -> dict[tuple[int, int], float]:
     return measured
 
 
+def known(device: DeviceInfo) -> Capabilities | None:
+    """The `Capabilities` of a device whose driver others have measured."""
+    for (platform, driver, width), facts in KNOWN.items():
+        if device.platform == platform and device.driver_version.startswith(driver) and device.native_vector_width == width and not device.is_gpu:
+            return Capabilities(*facts)
+    return None
+
+
 @functools.cache
 def capabilities(device: DeviceInfo) -> Capabilities:
-    """The `Capabilities` of a device: measured once (a few seconds), then remembered in the user's cache folder."""
+    """The `Capabilities` of a device: known, or measured once (a few seconds) and remembered in the user's cache folder."""
+    shipped = known(device)
+    return measure(device) if shipped is None else shipped
+
+
+def measure(device: DeviceInfo) -> Capabilities:
+    """What was measured on this device with these kernels: earlier, or now."""
     # What was measured with another kernel says nothing about this one.
     text = source_text("conv_igemm") + Path(__file__).read_text(encoding="utf-8")
     name = f"opencl-probe-{zlib.crc32(text.encode()):08x}.json"
-    known = read_cache(name).get(device.key)
-    if known is not None:
-        return Capabilities(**known)
+    remembered = read_cache(name).get(device.key)
+    if remembered is not None:
+        return Capabilities(**remembered)
     measured = _measure(device)
     fastest = max(measured.values())
     width, form = next(candidate for candidate in _candidates(device) if measured[candidate] >= 0.95 * fastest)
