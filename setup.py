@@ -94,7 +94,7 @@ EXTENSION = Extension(
 setup(
     packages=find_packages(include=["pycl_cnn", "pycl_cnn.*"]) + ["pycl_cnn.kernels_cl"],
     package_dir={"pycl_cnn": "pycl_cnn", "pycl_cnn.kernels_cl": "kernels_cl"},
-    package_data={"pycl_cnn": ["py.typed", "backends/cpu/_kernels.pyi"], "pycl_cnn.kernels_cl": ["*.cl"]},
+    package_data={"pycl_cnn": ["py.typed", "backends/cpu/_kernels.pyi", "tuning/defaults/*.json"], "pycl_cnn.kernels_cl": ["*.cl"]},
     ext_modules=[EXTENSION],
     cmdclass={"build_ext": BuildKernels},
 )

@@ -13,7 +13,8 @@
 //   bias      [groups*outs], absent when bias_offset < 0;  residual: strides of y, absent when residual_offset < 0
 //
 // Work-item (item, panel, group): `blocks_per_item` consecutive blocks of MR pixels of the flattened images x grid_rows x
-// grid_columns, all outputs of one panel.  Local size 1: one work-item fills a core's vector units.
+// grid_columns, all outputs of one panel.  Local size 1 on a CPU: one work-item fills a core's vector units.  GPUs without fast local memory run
+// several neighbouring blocks as a work-group; items behind the last block have nothing to do.
 //
 //              panel: NV vectors of VEC outputs               One step of the inner loop, for one (tap, i):
 //             +----------+----------+                           load NV weight vectors (contiguous),
@@ -25,6 +26,7 @@
 // MR  pixels of a register block; 1..14.  MR*NV accumulators + NV weights + 1 must fit the register file (32 with AVX-512 and Arm,
 //     16 with AVX2), and at least 8..10 accumulators are needed to hide the latency of a multiply-add.
 // NV  vectors of a panel; 1..3.
+// UNROLL  steps of the inner loop written out; 1..4, more would not fit the cache of decoded instructions.
 // ACTIVATION  kind, see activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
@@ -33,6 +35,9 @@
 #endif
 #ifndef NV
 #define NV 2
+#endif
+#ifndef UNROLL
+#define UNROLL 1
 #endif
 #define PANEL (VEC * NV)
 
@@ -108,6 +113,7 @@ __kernel void conv_igemm(
                                          ? x_tap + source[m] : zeros;
             EACH(MR, POINT)
 
+#pragma unroll UNROLL
             for (int i = 0; i < reds; ++i) {
 #define LOAD_WEIGHT(m, v) const real weight##v = load(weights + v * VEC);
                 EACH_VECTOR(LOAD_WEIGHT, 0)

@@ -14,7 +14,8 @@
 //
 // COLUMNS, LINES  work-items along outputs and pixels; powers of two, COLUMNS*LINES a multiple of STEP/VEC, at most the device's work-group.
 // MR, NV          as in conv_igemm.cl; MR*NV*VEC sums stay in registers: 32 (small layers) to 64.   MR a multiple of 4 at best.
-// STEP            channels in local memory; a multiple of VEC.  (STEP*(TILE + PANEL + 4))*4 bytes of local memory, two work-groups a core at least.
+// STEP            channels in local memory; a multiple of VEC.  BUFFERS*STEP*(TILE + PANEL + 4)*4 bytes of local memory, two work-groups a core at least.
+// BUFFERS         1, or 2: the next step is loaded while one is multiplied, and there is one barrier a step instead of two.
 // ACTIVATION      kind, see activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
@@ -32,6 +33,9 @@
 #endif
 #ifndef STEP
 #define STEP 16
+#endif
+#ifndef BUFFERS
+#define BUFFERS 1
 #endif
 #define ITEMS (COLUMNS * LINES)
 #define TILE (MR * LINES)
@@ -61,8 +65,8 @@ void conv_igemm_tiled(
     const int y_image_stride, const int y_row_stride, const int y_column_stride,
     const int tap_count, const int reds, const int outs, const float alpha, const float beta)
 {
-    __local float x_tile[STEP * TILE_STRIDE];
-    __local float w_tile[STEP * PANEL];
+    __local float x_tile[BUFFERS * STEP * TILE_STRIDE];
+    __local float w_tile[BUFFERS * STEP * PANEL];
     const int item = get_local_id(1) * COLUMNS + get_local_id(0);
     const int panel = get_group_id(0);
     const int group = get_global_id(2);
@@ -90,37 +94,57 @@ void conv_igemm_tiled(
 #define DECLARE_SUMS(m) EACH_VECTOR(DECLARE_SUM, m)
     EACH(MR, DECLARE_SUMS)
 
-    for (int t = 0; t < tap_count; ++t) {
-        const int tap_row = taps[2 * t], tap_column = taps[2 * t + 1];
-        __global const float *x_tap = x_group + tap_row * x_row_stride + tap_column * x_column_stride;
-        for (int first = 0; first < reds; first += STEP) {
-            const int steps = min(reds - first, STEP);
-            for (int n = 0; n < LOADS; ++n) {
-                const int in_tile = item / VECTORS + n * (ITEMS / VECTORS);
-                if (in_tile < TILE) {
-                    const int inside = (uint)(row[n] + tap_row) < (uint)x_rows && (uint)(column[n] + tap_column) < (uint)x_columns;
-                    float lanes[VEC];
-                    store_private(inside && vector < steps ? load_some(x_tap + source[n] + first + vector, steps - vector) : (real)(0.0f), lanes);
-                    for (int lane = 0; lane < VEC; ++lane)
-                        x_tile[(vector + lane) * TILE_STRIDE + in_tile] = lanes[lane];
-                }
-            }
-            for (int place = item * VEC; place < steps * PANEL; place += ITEMS * VEC)
-                store_local(load(weights + place), w_tile + place);
-            weights += steps * PANEL;
-            barrier(CLK_LOCAL_MEM_FENCE);
+    const int steps_of_tap = (reds + STEP - 1) / STEP, step_count = tap_count * steps_of_tap;
 
-            for (int i = 0; i < steps; ++i) {
-                __local const float *x_line = x_tile + i * TILE_STRIDE + get_local_id(1) * MR;
-                __local const float *w_line = w_tile + i * PANEL + get_local_id(0) * VEC;
+    // Channels first .. +STEP of tap t into one of the buffers, and the weights beside them.
+#define LOAD_STEP(step) { \
+        const int t = (step) / steps_of_tap, first = ((step) - t * steps_of_tap) * STEP; \
+        const int steps = min(reds - first, STEP); \
+        const int tap_row = taps[2 * t], tap_column = taps[2 * t + 1]; \
+        __global const float *x_tap = x_group + tap_row * x_row_stride + tap_column * x_column_stride; \
+        __local float *x_to = x_tile + ((step) % BUFFERS) * (STEP * TILE_STRIDE), *w_to = w_tile + ((step) % BUFFERS) * (STEP * PANEL); \
+        for (int n = 0; n < LOADS; ++n) { \
+            const int in_tile = item / VECTORS + n * (ITEMS / VECTORS); \
+            if (in_tile < TILE) { \
+                const int inside = (uint)(row[n] + tap_row) < (uint)x_rows && (uint)(column[n] + tap_column) < (uint)x_columns; \
+                float lanes[VEC]; \
+                store_private(inside && vector < steps ? load_some(x_tap + source[n] + first + vector, steps - vector) : (real)(0.0f), lanes); \
+                for (int lane = 0; lane < VEC; ++lane) \
+                    x_to[(vector + lane) * TILE_STRIDE + in_tile] = lanes[lane]; \
+            } \
+        } \
+        __global const float *w_from = weights + (t * reds + first) * PANEL; \
+        for (int place = item * VEC; place < steps * PANEL; place += ITEMS * VEC) \
+            store_local(load(w_from + place), w_to + place); \
+    }
+
+#if BUFFERS == 2
+    if (step_count > 0)
+        LOAD_STEP(0)
+    barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+    for (int step = 0; step < step_count; ++step) {
+#if BUFFERS == 2
+        // Into the buffer that was read before the last barrier, while the other one is multiplied.
+        if (step + 1 < step_count)
+            LOAD_STEP(step + 1)
+#else
+        LOAD_STEP(step)
+        barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+        const int steps = min(reds - step % steps_of_tap * STEP, STEP);
+        __local const float *x_line = x_tile + (step % BUFFERS) * (STEP * TILE_STRIDE) + get_local_id(1) * MR;
+        __local const float *w_line = w_tile + (step % BUFFERS) * (STEP * PANEL) + get_local_id(0) * VEC;
+        for (int i = 0; i < steps; ++i) {
 #define LOAD_WEIGHT(m, v) const real weight##v = load_local(w_line + v * (PANEL / NV));
-                EACH_VECTOR(LOAD_WEIGHT, 0)
+            EACH_VECTOR(LOAD_WEIGHT, 0)
 #define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(value##m, weight##v, sum##m##_##v);
 #define ADD_PRODUCTS(m) { const real value##m = (real)(x_line[m]); EACH_VECTOR(ADD_PRODUCT, m) }
-                EACH(MR, ADD_PRODUCTS)
-            }
-            barrier(CLK_LOCAL_MEM_FENCE);
+            EACH(MR, ADD_PRODUCTS)
+            x_line += TILE_STRIDE;
+            w_line += PANEL;
         }
+        barrier(CLK_LOCAL_MEM_FENCE);
     }
 
 #define FINISH_VECTOR(m, v) { \

@@ -9,7 +9,8 @@
 //
 // Global size (taps*channel blocks*COLUMNS, taps fastest, groups*output blocks*LINES, parts), local size (COLUMNS, LINES, 1).
 //
-// COLUMNS, LINES, MO (as MR), NV, STEP: see conv_igemm_tiled.cl; (STEP*(TILE + PANEL))*4 bytes of local memory.
+// COLUMNS, LINES, MO (as MR), NV, STEP, BUFFERS: see conv_igemm_tiled.cl; BUFFERS*STEP*(TILE + PANEL)*4 bytes of local memory.
+// TILE is a multiple of VEC.
 #include "vectors.cl"
 #ifndef COLUMNS
 #define COLUMNS 8
@@ -25,6 +26,9 @@
 #endif
 #ifndef STEP
 #define STEP 16
+#endif
+#ifndef BUFFERS
+#define BUFFERS 1
 #endif
 #define ITEMS (COLUMNS * LINES)
 #define TILE (MO * LINES)
@@ -49,8 +53,8 @@ void conv_weight_gradient_tiled(
     const int dy_image_stride, const int dy_row_stride, const int dy_column_stride,
     const int tap_count, const int reds, const int outs, const int groups, const int pixels_per_part)
 {
-    __local float x_tile[STEP * PANEL];
-    __local float dy_tile[STEP * TILE];
+    __local float x_tile[BUFFERS * STEP * PANEL];
+    __local float dy_tile[BUFFERS * STEP * TILE];
     const int item = get_local_id(1) * COLUMNS + get_local_id(0);
     const int out_blocks = (outs + TILE - 1) / TILE;
     const int red_block = (int)get_group_id(0) / tap_count;
@@ -68,33 +72,54 @@ void conv_weight_gradient_tiled(
 #define DECLARE_SUMS(m) EACH_VECTOR(DECLARE_SUM, m)
     EACH(MO, DECLARE_SUMS)
 
-    const int last_pixel = min((part + 1) * pixels_per_part, images * grid_rows * grid_columns);
-    for (int first = part * pixels_per_part; first < last_pixel; first += STEP) {
-        for (int place = item * VEC; place < STEP * PANEL; place += ITEMS * VEC) {
-            const int pixel = first + place / PANEL, red = first_red + place % PANEL;
-            const int line = pixel / grid_columns, image = line / grid_rows;
-            const int a = line - image * grid_rows, b = pixel - line * grid_columns;
-            const int inside = pixel < last_pixel && red < reds
-                               && (uint)(a * row_step + tap_row) < (uint)x_rows && (uint)(b * column_step + tap_column) < (uint)x_columns;
-            const int source = image * x_image_stride + a * row_step * x_row_stride + b * column_step * x_column_stride + red;
-            store_local(inside ? load_some(x + source, reds - red) : (real)(0.0f), x_tile + place);
-        }
-        for (int place = item * VEC; place < STEP * TILE; place += ITEMS * VEC) {
-            const int pixel = first + place / TILE, out = first_out + place % TILE;
-            const int line = pixel / grid_columns, image = line / grid_rows;
-            const int source = image * dy_image_stride + (line - image * grid_rows) * dy_row_stride + (pixel - line * grid_columns) * dy_column_stride + out;
-            store_local(pixel < last_pixel && out < outs ? load_some(dy + source, outs - out) : (real)(0.0f), dy_tile + place);
-        }
-        barrier(CLK_LOCAL_MEM_FENCE);
+    const int first_pixel = part * pixels_per_part, last_pixel = min(first_pixel + pixels_per_part, images * grid_rows * grid_columns);
+    const int step_count = (last_pixel - first_pixel + STEP - 1) / STEP;
 
+    // STEP pixels into one of the buffers.
+#define LOAD_STEP(step) { \
+        const int first = first_pixel + (step) * STEP; \
+        __local float *x_to = x_tile + ((step) % BUFFERS) * (STEP * PANEL), *dy_to = dy_tile + ((step) % BUFFERS) * (STEP * TILE); \
+        for (int place = item * VEC; place < STEP * PANEL; place += ITEMS * VEC) { \
+            const int pixel = first + place / PANEL, red = first_red + place % PANEL; \
+            const int line = pixel / grid_columns, image = line / grid_rows; \
+            const int a = line - image * grid_rows, b = pixel - line * grid_columns; \
+            const int inside = pixel < last_pixel && red < reds \
+                               && (uint)(a * row_step + tap_row) < (uint)x_rows && (uint)(b * column_step + tap_column) < (uint)x_columns; \
+            const int source = image * x_image_stride + a * row_step * x_row_stride + b * column_step * x_column_stride + red; \
+            store_local(inside ? load_some(x + source, reds - red) : (real)(0.0f), x_to + place); \
+        } \
+        for (int place = item * VEC; place < STEP * TILE; place += ITEMS * VEC) { \
+            const int pixel = first + place / TILE, out = first_out + place % TILE; \
+            const int line = pixel / grid_columns, image = line / grid_rows; \
+            const int source = image * dy_image_stride + (line - image * grid_rows) * dy_row_stride + (pixel - line * grid_columns) * dy_column_stride + out; \
+            store_local(pixel < last_pixel && out < outs ? load_some(dy + source, outs - out) : (real)(0.0f), dy_to + place); \
+        } \
+    }
+
+#if BUFFERS == 2
+    if (step_count > 0)
+        LOAD_STEP(0)
+    barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+    for (int step = 0; step < step_count; ++step) {
+#if BUFFERS == 2
+        // Into the buffer that was read before the last barrier, while the other one is multiplied.
+        if (step + 1 < step_count)
+            LOAD_STEP(step + 1)
+#else
+        LOAD_STEP(step)
+        barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+        __local const float *x_line = x_tile + (step % BUFFERS) * (STEP * PANEL) + get_local_id(0) * VEC;
+        __local const float *dy_line = dy_tile + (step % BUFFERS) * (STEP * TILE) + get_local_id(1) * MO;
         for (int i = 0; i < STEP; ++i) {
-            __local const float *x_line = x_tile + i * PANEL + get_local_id(0) * VEC;
-            __local const float *dy_line = dy_tile + i * TILE + get_local_id(1) * MO;
 #define LOAD_X(m, v) const real x##v = load_local(x_line + v * (PANEL / NV));
             EACH_VECTOR(LOAD_X, 0)
 #define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(value##m, x##v, sum##m##_##v);
 #define ADD_PRODUCTS(m) { const real value##m = (real)(dy_line[m]); EACH_VECTOR(ADD_PRODUCT, m) }
             EACH(MO, ADD_PRODUCTS)
+            x_line += PANEL;
+            dy_line += TILE;
         }
         barrier(CLK_LOCAL_MEM_FENCE);
     }

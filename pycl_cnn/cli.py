@@ -1,4 +1,4 @@
-"""The command line: ``pycl-cnn devices | doctor | demo | train | predict | summary | profile``.
+"""The command line: ``pycl-cnn devices | doctor | demo | train | predict | summary | profile | tune``.
 
 A mistake gets one line on stderr and exit status 2; Ctrl-C 130.
 """
@@ -53,6 +53,16 @@ examples:
   pycl-cnn train --data mnist --resume run.safetensors --checkpoint run.safetensors --out m.safetensors
 
 Ctrl-C stops and still writes the weights. Same seed, device and data: same weights, bit for bit.
+"""
+
+TUNE_EPILOG = """\
+examples:
+  pycl-cnn tune --device opencl:1                                ResNet-18's shapes, for a minute
+  pycl-cnn tune --model mobilenet_v2 --input-shape 8,3,224,224 --train --budget 600
+  pycl-cnn tune --export my-device.json                          what was found, for others: please contribute it
+
+Variants are tried in a process of their own; only those whose results agree with the reference are kept, in the user's cache folder
+(PYCL_CNN_CACHE), for this device and driver. Ctrl-C stops; the next run goes on from there. Nothing is ever tuned unless asked for.
 """
 
 PREDICT_EPILOG = """\
@@ -186,6 +196,14 @@ def _parser() -> Parser:
     profiled.add_argument("--train", action="store_true", help="a training step (SGD, cross entropy) instead of inference")
     profiled.add_argument("--repeat", type=_positive, default=10, metavar="N", help="runs; the least time of every step counts (default: %(default)s)")
     profiled.add_argument("--trace", metavar="FILE", help="write the fastest run as Trace Event JSON")
+
+    tuning = command("tune", tune, "measure which variants of the kernels suit a device, for a network's shapes", TUNE_EPILOG, "the first OpenCL device")
+    tuning.add_argument("--model", metavar="NAME", default="resnet18", help="name of a network (default: %(default)s; see pycl-cnn summary --help)")
+    tuning.add_argument("--input-shape", type=_shape, metavar="N,C,H,W", help="default: one image of the size the network was made for")
+    tuning.add_argument("--train", action="store_true", help="the shapes of a training step")
+    tuning.add_argument("--budget", type=_positive, default=60, metavar="SECONDS", help="default: %(default)s")
+    tuning.add_argument("--export", metavar="FILE", help="only write what was found on the device so far, to be contributed")
+    tuning.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
@@ -282,6 +300,13 @@ def train(options: argparse.Namespace) -> int:
 def predict(options: argparse.Namespace) -> int:
     """Recognise images."""
     from .cli_models import predict as run
+
+    return run(options)
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Tune a device."""
+    from .cli_tune import run
 
     return run(options)
 

@@ -102,15 +102,18 @@ def inference_program(
     precision: str = "fast",
 ) -> Program:
     """The model's forward pass."""
+    return _finish_batch(
+        lambda specs: inference_graph(model, specs, layout, mode), specs, find_device(device), model.state_dict(), dict(algorithms or {}), precision
+    )
 
-    def graph_of(specs: Sequence[Spec]) -> Graph:
-        tracer = begin(model, mode, with_gradients=False)
-        with tracing(tracer):
-            results = trace_forward(tracer, model, specs, layout)
-        tracer.graph.outputs = [y.value for y in results]
-        return canonical(tracer.graph)
 
-    return _finish_batch(graph_of, specs, find_device(device), model.state_dict(), dict(algorithms or {}), precision)
+def inference_graph(model: Module, specs: Sequence[Spec], layout: str = "NCHW", mode: bool | None = False) -> Graph:
+    """The graph of the model's forward pass."""
+    tracer = begin(model, mode, with_gradients=False)
+    with tracing(tracer):
+        results = trace_forward(tracer, model, specs, layout)
+    tracer.graph.outputs = [y.value for y in results]
+    return canonical(tracer.graph)
 
 
 def _finish_batch(
@@ -173,29 +176,37 @@ def training_program(
 
     def graph_of(given: Sequence[Spec]) -> Graph:
         *inputs, goal = given
-        tracer = begin(model, None, with_gradients=True)
-        value, result = _loss(tracer, model, loss, inputs, goal, layout)
-        graph = tracer.graph
-        graph.outputs = [value.value, result.value]
-        canonical(graph, training=True)
-        wanted = _trainable(tracer)
-        hyper = graph.input("hyper", (4,))
-        for (name, parameter), gradient in zip(wanted.items(), gradients(graph, graph.outputs[0], list(wanted.values())), strict=True):
-            if gradient is None:
-                continue
-            assert isinstance(parameter.op, State)
-            kept = []
-            for slot in rule.slots:
-                label = f"optimizer.{slot}.{name}"
-                kept.append(graph.state(State(label, parameter.shape, parameter.op.user_shape, False, parameter.op.moves)))
-                states[label] = (slots or {}).get(label, np.zeros(parameter.op.user_shape, np.float32))
-            with graph.at(gradient.node):  # at once, so that the gradient's memory is free again
-                updated = graph.add(rule, parameter, gradient, *kept, hyper)
-            for state, new in zip([parameter, *kept], updated, strict=True):
-                graph.updates[state] = new
+        graph = training_graph(model, loss, rule, inputs, goal, layout)
+        for name, value in graph.states.items():
+            if name not in states:  # the optimizer's
+                assert isinstance(value.op, State)
+                states[name] = (slots or {}).get(name, np.zeros(value.op.user_shape, np.float32))
         return graph
 
     return _finish_batch(graph_of, [*specs, target], find_device(device), states, dict(algorithms or {}), precision)
+
+
+def training_graph(model: Module, loss: Module, rule: UpdateRule, specs: Sequence[Spec], target: Spec, layout: str = "NCHW") -> Graph:
+    """The graph of a training step; the optimizer's arrays are states "optimizer.<slot>.<parameter>"."""
+    tracer = begin(model, None, with_gradients=True)
+    value, result = _loss(tracer, model, loss, specs, target, layout)
+    graph = tracer.graph
+    graph.outputs = [value.value, result.value]
+    canonical(graph, training=True)
+    wanted = _trainable(tracer)
+    hyper = graph.input("hyper", (4,))
+    for (name, parameter), gradient in zip(wanted.items(), gradients(graph, graph.outputs[0], list(wanted.values())), strict=True):
+        if gradient is None:
+            continue
+        assert isinstance(parameter.op, State)
+        kept = []
+        for slot in rule.slots:
+            kept.append(graph.state(State(f"optimizer.{slot}.{name}", parameter.shape, parameter.op.user_shape, False, parameter.op.moves)))
+        with graph.at(gradient.node):  # at once, so that the gradient's memory is free again
+            updated = graph.add(rule, parameter, gradient, *kept, hyper)
+        for state, new in zip([parameter, *kept], updated, strict=True):
+            graph.updates[state] = new
+    return graph
 
 
 def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: str = "NCHW", precision: str = "fast") -> Callable[..., tuple[float, dict[str, np.ndarray]]]:

@@ -80,10 +80,10 @@ CONVOLUTIONS = [
 ]
 
 
-@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("buffers", [0, 1, 2], ids=["direct", "tiled", "two-buffers"])
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 @pytest.mark.parametrize("activation, extras", [(0, False), (3, True)])
-def test_conv_igemm(context, random, tiled, case, activation, extras):
+def test_conv_igemm(context, random, buffers, case, activation, extras):
     n, h, w, c, k, groups, grid, steps, taps = case
     x = normal(random, n, h, w, c)
     weights = normal(random, k, len(taps), c // groups)
@@ -91,8 +91,8 @@ def test_conv_igemm(context, random, tiled, case, activation, extras):
     residual = normal(random, n, *grid, k) if extras else None
     outs = k // groups
     pixels = n * grid[0] * grid[1]
-    if tiled:
-        stem, defines = "conv_igemm_tiled", dict(COLUMNS=2, LINES=4, MR=3, NV=2, VEC=4)
+    if buffers:
+        stem, defines = "conv_igemm_tiled", dict(COLUMNS=2, LINES=4, MR=3, NV=2, VEC=4, STEP=8, BUFFERS=buffers)
         width, local, only = 2 * 2 * 4, (2, 4, 1), {}
         size = (ceil_div(outs, width) * 2, ceil_div(pixels, 3 * 4) * 4, groups)
     else:
@@ -116,16 +116,16 @@ def test_conv_igemm(context, random, tiled, case, activation, extras):
     close(y, reference, len(taps) * c, scale=4)
 
 
-@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("buffers", [0, 1, 2], ids=["direct", "tiled", "two-buffers"])
 @pytest.mark.parametrize("case", CONVOLUTIONS[:4])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_conv_weight_gradient(context, random, tiled, case, parts):
+def test_conv_weight_gradient(context, random, buffers, case, parts):
     n, h, w, c, k, groups, grid, steps, taps = case
     x, dy = normal(random, n, h, w, c), normal(random, n, *grid, k)
     reds, outs = c // groups, k // groups
     per_part = ceil_div(n * grid[0] * grid[1], parts)
-    if tiled:
-        stem, defines = "conv_weight_gradient_tiled", dict(COLUMNS=2, LINES=4, MO=3, NV=2, VEC=4)
+    if buffers:
+        stem, defines = "conv_weight_gradient_tiled", dict(COLUMNS=2, LINES=4, MO=3, NV=2, VEC=4, STEP=8, BUFFERS=buffers)
         local = (2, 4, 1)
         size = (len(taps) * ceil_div(reds, 16) * 2, groups * ceil_div(outs, 12) * 4, parts)
     else:

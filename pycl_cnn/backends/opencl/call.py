@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...graph import Graph, Node, Value
+from ...tuning.space import Family, Problem, Variant
 from ..base import Algorithm, Device
 from .programs import Context, open_context
 
@@ -52,6 +53,18 @@ class OpenClAlgorithm(Algorithm):
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         raise NotImplementedError
+
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
+        """The choices that tuning makes for this node, the main one first."""
+        return []
+
+    def variant(self, node: Node, context: Context) -> Variant:
+        """The choice for the first of `tuned`."""
+        return context.tuning.choose(*self.tuned(node, context)[0]).variant
+
+    def why(self, node: Node, device: Device) -> str:
+        context = device_context(device)
+        return "; ".join([self.reason, *(str(context.tuning.choose(*pair)) for pair in self.tuned(node, context))])
 
 
 def device_context(device: Device) -> Context:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from ...ops.base import Op
 from ...ops.conv import Conv, ConvBackwardInput, Epilogue
 from ...ops.movement import Pad
 from ...ops.pointwise import Activation
+from ...tuning.space import Family, Limits, Problem, Rule, Space, Variant
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Table, Zeros, device_context
 from .pack import PackPanels, Panels, lay_out
-from .sizes import blocks, clamp, grid, vector
+from .sizes import blocks, clamp, grid
+from .tiles import PRODUCT, WIDTH, WIDTHS, Tile, product_problem
 
 
 def tap_offsets(phase: Phase) -> np.ndarray:
@@ -88,77 +90,23 @@ def clipped(f: Activation | None) -> Activation:
 # ---- implicit GEMM ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Tile:
-    """The block that a work-item (and on a GPU a work-group) of an igemm kernel computes.
-
-    A work-item has `rows` pixels by `vectors` vectors of `width` outputs; a work-group `lines` by `columns` work-items, 1 by 1 on a CPU.
-    """
-
-    rows: int
-    vectors: int
-    width: int
-    columns: int = 1
-    lines: int = 1
-
-    @property
-    def panel(self) -> int:
-        """Outputs of a work-group."""
-        return self.vectors * self.width * self.columns
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of a work-group."""
-        return self.rows * self.lines
-
-    @property
-    def local_size(self) -> tuple[int, int, int]:
-        return (self.columns, self.lines, 1)
-
-
-GPU_COLUMNS, GPU_LINES, GPU_ROWS = 8, 16, 4
-ROWS_OF_WIDTH = {16: (14, 12, 10, 7, 4, 2, 1), 8: (6, 5, 4, 2, 1), 4: (6, 4, 2, 1)}  # with two vectors; registers: 32 or 16
-
-
-def gpu_tile(context: Context, lines: int, columns: int) -> Tile:
-    """Work-items along a tile's lines and columns as far as there is work for them and the device takes such work-groups."""
-    width = vector(context, "conv_igemm_tiled")
-    items = min(GPU_COLUMNS * GPU_LINES, context.device.max_work_group)
-    vectors = 2 if columns > width * GPU_COLUMNS else 1
-    return Tile(GPU_ROWS, vectors, width, GPU_COLUMNS, clamp(items // GPU_COLUMNS, 1, GPU_LINES if lines > GPU_ROWS * GPU_LINES // 2 else GPU_LINES // 2))
-
-
-def choose_tile(context: Context, pixels: int, outs: int) -> Tile:
-    """As large as the registers allow, not wider than the outputs, of a height that leaves few pixels over in the last block."""
-    if context.device.is_gpu:
-        return gpu_tile(context, pixels, outs)
-    width = vector(context, "conv_igemm")
-    while width > 4 and outs <= width // 2:
-        width //= 2
-    vectors = 2 if outs > width else 1
-    heights = ROWS_OF_WIDTH[width]
-    if vectors == 1:
-        heights = tuple(min(14, 2 * rows) for rows in heights)
-    # One more row's time in every block: its weights are loaded and its loop goes round.
-    return Tile(min(heights, key=lambda rows: (blocks(pixels, rows) * (rows + 1), -rows)), vectors, width)
-
-
-ITEM_PRODUCTS = 1 << 18  # multiplications of a work-item on a CPU
-
-
-def product_call(context: Context, tile: Tile, pixels: int, groups: int, arguments: dict[str, Any], activation: int) -> Call:
-    """The implicit GEMM of `pixels` by `arguments["outs"]` with panels of tile.panel, in the form that suits the device."""
+def product_call(context: Context, variant: Variant, pixels: int, groups: int, arguments: dict[str, Any], activation: int) -> Call:
+    """The implicit GEMM of `pixels` by `arguments["outs"]` with panels of the variant's tile, in the form that it names."""
+    tile = Tile.of(variant, "MR")
     defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation}
     pixel_blocks = blocks(pixels, tile.pixels)
     panel_count = blocks(arguments["outs"], tile.panel)
-    if context.device.is_gpu:
+    if variant.kernel == "conv_igemm_tiled":
         size = (panel_count * tile.columns, pixel_blocks * tile.lines, groups)
-        return Call("conv_igemm_tiled", "conv_igemm_tiled", size, tile.local_size, arguments, {**defines, "COLUMNS": tile.columns, "LINES": tile.lines})
+        defines |= {name: variant[name] for name in ("COLUMNS", "LINES", "STEP", "BUFFERS")}
+        return Call("conv_igemm_tiled", "conv_igemm_tiled", size, tile.local_size, arguments, defines)
     # Work-items of a few microseconds: drivers deal them out in large shares, and only many small ones balance busy cores.
     block_products = tile.pixels * tile.panel * max(1, arguments["tap_count"] * arguments["reds"])
-    per_item = clamp(ITEM_PRODUCTS // block_products, 1, max(1, pixel_blocks * panel_count * groups // 64))
+    per_item = clamp((1 << variant["WORK"]) // block_products, 1, max(1, pixel_blocks * panel_count * groups // 64))
     more = {"zeros": Zeros(arguments["reds"]), "blocks_per_item": per_item}
-    return Call("conv_igemm", "conv_igemm", (blocks(pixel_blocks, per_item), panel_count, groups), (1, 1, 1), {**arguments, **more}, defines)
+    lanes = variant["LANES"]
+    size = (blocks(blocks(pixel_blocks, per_item), lanes) * lanes, panel_count, groups)
+    return Call("conv_igemm", "conv_igemm", size, (lanes, 1, 1), {**arguments, **more}, {**defines, "UNROLL": variant["UNROLL"]})
 
 
 def igemm_call(
@@ -168,7 +116,7 @@ def igemm_call(
     target: Sequence[int],
     phase: Phase,
     panels: Panels,
-    tile: Tile,
+    variant: Variant,
     epilogue: Epilogue,
 ) -> Call:
     """The implicit GEMM of one phase: inputs of `node` are x and the packed weights."""
@@ -185,7 +133,7 @@ def igemm_call(
         **epilogue_arguments(node, epilogue, offset),
     }
     pixels = source[0] * phase.rows.grid * phase.cols.grid
-    return product_call(context, tile, pixels, panels.groups, arguments, clipped(epilogue.activation).number)
+    return product_call(context, variant, pixels, panels.groups, arguments, clipped(epilogue.activation).number)
 
 
 def roles(op: Op) -> tuple[ConvGeometry, tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
@@ -203,10 +151,11 @@ class ImplicitGemm(OpenClAlgorithm):
     name = "igemm"
     reason = "implicit GEMM over packed weights takes every shape"
 
-    def _tile(self, context: Context, node: Node) -> Tile:
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         g, phases, source, target = roles(node.op)
         pixels = max(source[0] * p.rows.grid * p.cols.grid for p in phases)
-        return choose_tile(context, pixels, target[3] // g.groups)
+        taps = max(tap_count(p) for p in phases)
+        return [(PRODUCT, product_problem(pixels, target[3] // g.groups, source[3] // g.groups, taps, g.groups))]
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         g, phases, source, target = roles(node.op)
@@ -218,7 +167,7 @@ class ImplicitGemm(OpenClAlgorithm):
                 groups=g.groups,
                 outs=target[3] // g.groups,
                 reds=source[3] // g.groups,
-                width=self._tile(device_context(device), node).panel,
+                width=Tile.of(self.variant(node, device_context(device)), "MR").panel,
                 taps=tuple(int(n) for n in tap_numbers(phase, s)[: tap_count(phase)]),
                 group_stride=g.out_channels // g.groups * element,
                 out_stride=element if forward else 1,
@@ -236,9 +185,9 @@ class ImplicitGemm(OpenClAlgorithm):
         packed = node.inputs[1].op
         assert isinstance(packed, PackPanels)
         epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
-        tile = self._tile(context, node)
+        variant = self.variant(node, context)
         return [
-            igemm_call(context, node, source, target, phase, panels, tile, epilogue)
+            igemm_call(context, node, source, target, phase, panels, variant, epilogue)
             for phase, panels in zip(phases, packed.panels, strict=True)
         ]
 
@@ -283,13 +232,15 @@ class RowTaps(OpenClAlgorithm):
     def supports(self, node: Node, device: Device) -> bool:
         return reads_rows(node.op.geometry)  # type: ignore[attr-defined]
 
-    def _tile(self, context: Context, g: ConvGeometry) -> Tile:
-        return choose_tile(context, g.batch * g.out[0] * g.out[1], g.out_channels)
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        return [(PRODUCT, product_problem(g.batch * g.out[0] * g.out[1], g.out_channels, g.kernel[1] * g.channels, g.kernel[0], 1))]
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
         r, row = g.kernel[0], g.kernel[1] * g.channels
-        panels = Panels(1, g.out_channels, row, self._tile(device_context(device), g).panel, tuple(range(r)), 0, r * row, row, 1)
+        width = Tile.of(self.variant(node, device_context(device)), "MR").panel
+        panels = Panels(1, g.out_channels, row, width, tuple(range(r)), 0, r * row, row, 1)
         with graph.at(node):
             graph.rewire(node, 1, graph.apply(lay_out([panels]), node.inputs[1]))
         pad_columns(graph, node, g)
@@ -300,18 +251,38 @@ class RowTaps(OpenClAlgorithm):
         g = node.op.geometry
         packed = node.inputs[1].op
         assert isinstance(packed, PackPanels)
-        return [igemm_call(context, node, padded_shape(g), g.output_shape, row_phase(g), packed.panels[0], self._tile(context, g), node.op.epilogue)]
+        return [igemm_call(context, node, padded_shape(g), g.output_shape, row_phase(g), packed.panels[0], self.variant(node, context), node.op.epilogue)]
 
 
 # ---- depthwise ------------------------------------------------------------------------------------------------------------
 
 
-def depthwise_block(source: Sequence[int], phase: Phase) -> int:
-    """Pixels that conv_depthwise takes together: as many as divide the columns whose taps are all inside the image best."""
+def columns_inside(source: Sequence[int], phase: Phase) -> int:
+    """Columns whose taps are all inside the image."""
     cols = phase.cols
     taps = [cols.start + t * cols.tap_step for t in range(cols.taps)]
-    inside = sum(all(0 <= b * cols.step + tap < source[2] for tap in taps) for b in range(cols.grid))
-    return min((n for n in (12, 9, 6, 5, 3) if n <= max(inside, 3)), key=lambda n: blocks(inside, n) * (n + 2))
+    return sum(all(0 <= b * cols.step + tap < source[2] for tap in taps) for b in range(cols.grid))
+
+
+WHOLE = 1 << 20  # all columns of a row, all vectors of a pixel
+
+
+def depthwise_usual(problem: Problem, limits: Limits) -> Variant:
+    """On a CPU whole rows, and as many pixels together as divide the columns inside best."""
+    if limits.is_gpu:
+        return Variant.of("conv_depthwise", VEC=4, BLOCK=4, COLUMNS=4, VECTORS=1)
+    inside = problem["inside"]
+    block = min((n for n in (12, 9, 6, 5, 3) if n <= max(inside, 3)), key=lambda n: blocks(inside, n) * (n + 2))
+    return Variant.of("conv_depthwise", VEC=limits.width, BLOCK=block, COLUMNS=WHOLE, VECTORS=WHOLE)
+
+
+DEPTHWISE_SPACE = Space(
+    "conv_depthwise",
+    {"VEC": WIDTHS, "BLOCK": (2, 3, 4, 5, 6, 9, 12), "COLUMNS": (4, 8, 16, 32, WHOLE), "VECTORS": (1, 2, 4, WHOLE)},
+    depthwise_usual,
+    (WIDTH, Rule("BLOCK is at most COLUMNS", lambda v, p, d: v["BLOCK"] <= v["COLUMNS"])),
+)
+DEPTHWISE = Family("depthwise", (DEPTHWISE_SPACE,))
 
 
 class Depthwise(OpenClAlgorithm):
@@ -322,6 +293,12 @@ class Depthwise(OpenClAlgorithm):
 
     def supports(self, node: Node, device: Device) -> bool:
         return roles(node.op)[0].is_depthwise
+
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
+        g, phases, source, _ = roles(node.op)
+        phase = max(phases, key=lambda phase: phase.rows.grid * phase.cols.grid)
+        sizes = {"rows": source[0] * phase.rows.grid, "columns": phase.cols.grid, "inside": columns_inside(source, phase)}
+        return [(DEPTHWISE, Problem.of("depthwise", **sizes, channels=g.channels, taps=tap_count(phase)))]
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         g, phases, _, _ = roles(node.op)
@@ -338,12 +315,12 @@ class Depthwise(OpenClAlgorithm):
         packed = node.inputs[1].op
         assert isinstance(packed, PackPanels)
         epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
-        width = vector(context, "conv_depthwise")
+        variant = self.variant(node, context)
+        channels = variant["VEC"] * min(variant["VECTORS"], blocks(g.channels, variant["VEC"]))
+        defines = {"ACTIVATION": clipped(epilogue.activation).number, "BLOCK": variant["BLOCK"], "VEC": variant["VEC"]}
         calls = []
         for phase, panels in zip(phases, packed.panels, strict=True):
-            columns = 4 if context.device.is_gpu else max(1, phase.cols.grid)
-            channels = width if context.device.is_gpu else width * blocks(g.channels, width)
-            defines = {"ACTIVATION": clipped(epilogue.activation).number, "BLOCK": 4 if context.device.is_gpu else depthwise_block(source, phase)}
+            columns = max(1, min(variant["COLUMNS"], phase.cols.grid))
             offset = target_offset(target, phase)
             arguments = {
                 "x": node.inputs[0],

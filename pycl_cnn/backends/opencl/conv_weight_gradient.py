@@ -3,56 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...geometry import ConvGeometry, Phase
 from ...ops.base import Op
 from ...ops.conv import ConvBackwardWeight
-from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Value
-from .conv import RowTaps, Tile, gpu_tile, pad_columns, padded_shape, reads_rows, row_phase, source_arguments, tap_count, target_strides
+from ...tuning.space import Family, Limits, Problem, Rule, Space, Variant
+from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, Value, device_context
+from .conv import RowTaps, pad_columns, padded_shape, reads_rows, row_phase, source_arguments, tap_count, target_strides
 from .reduce import reduce_call
 from .sizes import blocks, clamp, grid, vector
-
-
-def gradient_width(context: Context, reds: int) -> tuple[int, int]:
-    """(vector width, vectors) of a block of channels in conv_weight_gradient: not wider than the channels."""
-    width = vector(context, "conv_weight_gradient")
-    while width > reds:
-        width //= 2
-    return width, 2 if 2 * width <= reds else 1
-
+from .tiles import WIDTH, Tile, local_space, registers
 
 CACHED_PIXELS = 2048  # whose blocks of x and dy stay in a core's cache
+PIXELS = {"PIXELS": (512, 1024, 2048, 4096, 8192)}
 
 
-def weight_gradient_parts(pixels: int, taps: int, reds: int, outs: int, groups: int) -> int:
-    """Shares of the pixels, by sizes alone: small enough for the cache, and enough work-items, but long."""
-    tasks = taps * groups * blocks(reds, 32) * blocks(outs, 12)
-    return clamp(max(blocks(pixels, CACHED_PIXELS), min(64 // max(1, tasks), pixels // 256)), 1, 64)
+def direct_usual(problem: Problem, limits: Limits) -> Variant:
+    """As large as the registers allow, not wider than the channels."""
+    outs, reds, width = problem["outs"], problem["reds"], limits.width
+    while width > reds:
+        width //= 2
+    rows = min(outs, 12 if width >= 16 else 6)
+    return Variant.of("conv_weight_gradient", MO=rows, NV=2 if 2 * width <= reds else 1, VEC=width, PIXELS=CACHED_PIXELS)
 
 
-def gradient_call(context: Context, parts: int, arguments: dict[str, Any]) -> Call:
-    """The sums of x times dy over pixels, `parts` of them, in the form that suits the device."""
+# The last block of channels and of outputs starts earlier so that it is full: neither may be larger than what there is.
+DIRECT = Space(
+    "conv_weight_gradient",
+    {"MO": tuple(range(1, 15)), "NV": (1, 2), "VEC": (1, 2, 4, 8, 16), **PIXELS},
+    direct_usual,
+    (
+        WIDTH,
+        registers("MO"),
+        Rule("MO is at most outs", lambda v, p, d: v["MO"] <= p["outs"]),
+        Rule("VEC*NV is at most reds", lambda v, p, d: v["VEC"] * v["NV"] <= p["reds"]),
+    ),
+)
+_LOCAL = local_space("conv_weight_gradient_tiled", "MO", "outs", "reds", 0)
+TILED = replace(
+    _LOCAL, parameters={**_LOCAL.parameters, **PIXELS}, usual=lambda problem, limits: _LOCAL.usual(problem, limits).but("PIXELS", CACHED_PIXELS)
+)
+WEIGHT_GRADIENT = Family("weight_gradient", (TILED, DIRECT))
+
+
+def gradient_problem(pixels: int, outs: int, reds: int, taps: int, groups: int) -> Problem:
+    """Sums over pixels for outs by taps * reds, in each group."""
+    return Problem.of("weight_gradient", pixels=pixels, outs=outs, reds=reds, taps=taps, groups=groups)
+
+
+def weight_gradient_parts(variant: Variant, problem: Problem) -> int:
+    """Shares of the pixels: small enough for the cache, and enough work-items, but long."""
+    pixels = problem["pixels"]
+    tasks = problem["taps"] * problem["groups"] * blocks(problem["reds"], 32) * blocks(problem["outs"], 12)
+    return clamp(max(blocks(pixels, variant["PIXELS"]), min(64 // max(1, tasks), pixels // 256)), 1, 64)
+
+
+def gradient_call(variant: Variant, parts: int, arguments: dict[str, Any]) -> Call:
+    """The sums of x times dy over pixels, `parts` of them, in the form that the variant names."""
     taps, reds, outs, groups = (arguments[name] for name in ("tap_count", "reds", "outs", "groups"))
-    if context.device.is_gpu:
-        tile = gpu_tile(context, outs, reds)
-        stem, defines = "conv_weight_gradient_tiled", {"COLUMNS": tile.columns, "LINES": tile.lines}
-    else:
-        width, vectors = gradient_width(context, reds)
-        tile = Tile(min(outs, 12 if width >= 16 else 6), vectors, width)
-        stem, defines = "conv_weight_gradient", {}
-    defines = {**defines, "MO": tile.rows, "NV": tile.vectors, "VEC": tile.width}
+    tile, stem = Tile.of(variant, "MO"), variant.kernel
+    defines = {name: value for name, value in variant.parameters if name != "PIXELS"}
     size = (taps * blocks(reds, tile.panel) * tile.columns, groups * blocks(outs, tile.pixels) * tile.lines, parts)
     return Call(stem, stem, size, tile.local_size, arguments, defines)
 
 
 def weight_gradient_calls(
-    context: Context, x: Value, dy: Value, dw: Value, source: Sequence[int], target: Sequence[int], phase: Phase, groups: int, reds: int
+    context: Context, variant: Variant, x: Value, dy: Value, dw: Value, source: Sequence[int], target: Sequence[int], phase: Phase, groups: int, reds: int
 ) -> list[Call]:
     """dw[k, taps, reds] from x and dy seen as images of `source` and `target`; parts lie in the workspace."""
     outs = target[3] // groups
     pixels = source[0] * phase.rows.grid * phase.cols.grid
-    parts = weight_gradient_parts(pixels, tap_count(phase), reds, outs, groups)
+    parts = weight_gradient_parts(variant, gradient_problem(pixels, outs, reds, tap_count(phase), groups))
     arguments = {
         "x": x,
         "dy": dy,
@@ -65,7 +88,7 @@ def weight_gradient_calls(
         "groups": groups,
         "pixels_per_part": blocks(pixels, parts),
     }
-    calls = [gradient_call(context, parts, arguments)]
+    calls = [gradient_call(variant, parts, arguments)]
     if parts > 1:
         calls.append(reduce_call(context, At(None), dw, 1, parts, dw.spec.size, 1, "sum", 1.0))
     return calls
@@ -82,10 +105,15 @@ class WeightGradient(OpenClAlgorithm):
         (phase,) = g.forward_phases
         return g.input_shape, phase, g.channels // g.groups
 
-    def workspace(self, node: Node, device: Device) -> int:
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
         _, phase, reds = self.view(g)
-        parts = weight_gradient_parts(g.batch * g.out[0] * g.out[1], tap_count(phase), reds, g.out_channels // g.groups, g.groups)
+        return [(WEIGHT_GRADIENT, gradient_problem(g.batch * g.out[0] * g.out[1], g.out_channels // g.groups, reds, tap_count(phase), g.groups))]
+
+    def workspace(self, node: Node, device: Device) -> int:
+        context = device_context(device)
+        ((_, problem),) = self.tuned(node, context)
+        parts = weight_gradient_parts(self.variant(node, context), problem)
         return parts * node.outputs[0].nbytes if parts > 1 else 0
 
     def calls(self, node: Node, context: Context) -> list[Call]:
@@ -93,7 +121,8 @@ class WeightGradient(OpenClAlgorithm):
         g = node.op.geometry
         shape, phase, reds = self.view(g)
         x, dy = node.inputs
-        return weight_gradient_calls(context, x, dy, node.outputs[0], shape, g.output_shape, phase, g.groups, reds)
+        variant = self.variant(node, context)
+        return weight_gradient_calls(context, variant, x, dy, node.outputs[0], shape, g.output_shape, phase, g.groups, reds)
 
 
 class RowTapsWeightGradient(WeightGradient):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ...ops.base import Op
 from ...ops.matmul import MatMul
+from ...tuning.space import Family, Problem
 from ..matrices import first_untransposed, is_outer_products, matrix_sizes, row_of_pixels
 from .call import Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
-from .conv import choose_tile, igemm_call
-from .conv_weight_gradient import weight_gradient_calls, weight_gradient_parts
+from .conv import igemm_call
+from .conv_weight_gradient import WEIGHT_GRADIENT, gradient_problem, weight_gradient_calls, weight_gradient_parts
 from .pack import PackPanels, Panels, lay_out
+from .tiles import PRODUCT, Tile, product_problem
 
 
 class PackedGemm(OpenClAlgorithm):
@@ -17,13 +19,17 @@ class PackedGemm(OpenClAlgorithm):
     name = "igemm"
     reason = "GEMM over a packed second operand"
 
-    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         m, n, k = matrix_sizes(node)
+        return [(PRODUCT, product_problem(m, n, k, 1, 1))]
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        _, n, k = matrix_sizes(node)
         with graph.at(node):
             node = first_untransposed(graph, node)
             op = node.op
             assert isinstance(op, MatMul)
-            width = choose_tile(device_context(device), m, n).panel
+            width = Tile.of(self.variant(node, device_context(device)), "MR").panel
             panels = Panels(1, n, k, width, (0,), 0, k if op.transpose_b else 1, 0, 1 if op.transpose_b else n)
             graph.rewire(node, 1, graph.apply(lay_out([panels]), node.inputs[1]))
         return node
@@ -33,8 +39,7 @@ class PackedGemm(OpenClAlgorithm):
         m, n, k = matrix_sizes(node)
         packed = node.inputs[1].op
         assert isinstance(packed, PackPanels)
-        tile = choose_tile(context, m, n)
-        return [igemm_call(context, node, (1, 1, m, k), (1, 1, m, n), row_of_pixels(m), packed.panels[0], tile, node.op.epilogue)]
+        return [igemm_call(context, node, (1, 1, m, k), (1, 1, m, n), row_of_pixels(m), packed.panels[0], self.variant(node, context), node.op.epilogue)]
 
 
 class OuterProducts(OpenClAlgorithm):
@@ -46,15 +51,21 @@ class OuterProducts(OpenClAlgorithm):
     def supports(self, node: Node, device: Device) -> bool:
         return is_outer_products(node)
 
-    def workspace(self, node: Node, device: Device) -> int:
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         m, n, k = matrix_sizes(node)
-        parts = weight_gradient_parts(k, 1, n, m, 1)
+        return [(WEIGHT_GRADIENT, gradient_problem(k, m, n, 1, 1))]
+
+    def workspace(self, node: Node, device: Device) -> int:
+        context = device_context(device)
+        ((_, problem),) = self.tuned(node, context)
+        parts = weight_gradient_parts(self.variant(node, context), problem)
         return parts * node.outputs[0].nbytes if parts > 1 else 0
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         m, n, k = matrix_sizes(node)
         a, b = node.inputs
-        return weight_gradient_calls(context, b, a, node.outputs[0], (1, 1, k, n), (1, 1, k, m), row_of_pixels(k), 1, n)
+        variant = self.variant(node, context)
+        return weight_gradient_calls(context, variant, b, a, node.outputs[0], (1, 1, k, n), (1, 1, k, m), row_of_pixels(k), 1, n)
 
 
 ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {MatMul: [OuterProducts(), PackedGemm()]}

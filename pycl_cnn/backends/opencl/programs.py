@@ -6,10 +6,12 @@ import functools
 import threading
 import time
 import warnings
+import zlib
 
 import numpy
 
 from ...errors import DeviceError, DeviceMemoryError
+from ...tuning.database import Tuning, facts_of, limits_of, own_records, shipped
 from . import devices as _devices
 from .probe import capabilities
 from .sources import build_options, source_text
@@ -37,6 +39,7 @@ class Context:
         self.queue = cl.CommandQueue(self.cl)
         # Memory is had at once, not when a kernel first runs. Sizes are rounded up by less than a thousandth.
         self.pool = cl.tools.MemoryPool(cl.tools.ImmediateAllocator(self.queue), leading_bits_in_bin_id=10)
+        self.tuning = open_tuning(device, self.capabilities)
         self._programs = {}
         self._zeros = None
         self._zero_count = 0
@@ -144,6 +147,20 @@ class Context:
                 self._zero_count = max(count, 1024)
                 self._zeros = self.constant(numpy.zeros(self._zero_count, numpy.float32))
             return self._zeros
+
+
+TUNED_KERNELS = ("conv_igemm", "conv_igemm_tiled", "conv_weight_gradient", "conv_weight_gradient_tiled", "conv_depthwise", "winograd", "winograd_gradient")
+
+
+@functools.cache
+def tuned_source():
+    """Names the text of the kernels that tuning chooses for."""
+    return f"{zlib.crc32(''.join(map(source_text, TUNED_KERNELS)).encode()):08x}"
+
+
+def open_tuning(device, capabilities):
+    """What is known about variants for a device: this machine's records and those that are shipped."""
+    return Tuning(facts_of(device), limits_of(device, capabilities), tuned_source(), own_records(), shipped())
 
 
 @functools.cache

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from ...tuning.space import Family, Limits, Problem, Space, Variant
 from ..matrices import row_of_pixels
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
-from .conv import Tile, choose_tile, clipped, epilogue_arguments, product_call, roles, source_arguments
-from .conv_weight_gradient import gradient_call
+from .conv import clipped, epilogue_arguments, product_call, roles, source_arguments
+from .conv_weight_gradient import WEIGHT_GRADIENT, gradient_call, gradient_problem
 from .sizes import blocks, channels_per_item, clamp, grid
+from .tiles import PRODUCT, Tile, product_problem
 
 FREQUENCIES = 36
-CHUNK_BYTES = 4 << 20  # transformed inputs and products of a chunk of tiles: what a cache between core and memory holds
-LEAST_TILES = 112  # of a chunk: the filters are read once for each
 MOST_CHUNKS = 16  # of a weight gradient
 FLOPS_PER_BYTE = 6.0  # of a core at its peak, while memory moves a byte
 
@@ -35,10 +35,26 @@ def tiles_of(outputs: tuple[int, ...]) -> int:
     return outputs[0] * math.prod(tile_grid(outputs))
 
 
-def tiles_of_chunk(source: tuple[int, ...], target: tuple[int, ...]) -> int:
+def chunks_usual(problem: Problem, limits: Limits) -> Variant:
+    """A GPU rather has few launches."""
+    return Variant.of("winograd", CHUNK=16384 if limits.is_gpu else 4096, LEAST=112)
+
+
+# CHUNK: KiB of transformed inputs and products of a chunk of tiles, what a cache between core and memory holds. LEAST: tiles of a chunk at
+# least, since the filters are read once for each.
+CHUNKS = Space("winograd", {"CHUNK": (1024, 2048, 4096, 8192, 16384, 32768), "LEAST": (56, 112, 224, 448)}, chunks_usual)
+WINOGRAD = Family("winograd", (CHUNKS,))
+
+
+def chunk_problem(source: tuple[int, ...], target: tuple[int, ...]) -> Problem:
+    return Problem.of("winograd", tiles=tiles_of(target), ins=source[3], outs=target[3])
+
+
+def tiles_of_chunk(context: Context, source: tuple[int, ...], target: tuple[int, ...]) -> int:
     """Tiles that are transformed and multiplied at once, in chunks as equal as they go."""
+    variant = context.tuning.choose(WINOGRAD, chunk_problem(source, target)).variant
     tiles = tiles_of(target)
-    most = max(LEAST_TILES, CHUNK_BYTES // (4 * FREQUENCIES * (source[3] + target[3])))
+    most = max(variant["LEAST"], variant["CHUNK"] * 1024 // (4 * FREQUENCIES * (source[3] + target[3])))
     return blocks(tiles, max(1, blocks(tiles, most)))
 
 
@@ -109,18 +125,19 @@ class Winograd(OpenClAlgorithm):
         direct = 2 * 9 * c * k * math.prod(target[:3])
         products = 2 * FREQUENCIES * tiles * c * k
         transforms = 4 * FREQUENCIES * 2 * tiles * (c + k) * FLOPS_PER_BYTE
-        filters = 4 * FREQUENCIES * c * k * blocks(tiles, tiles_of_chunk(source, target)) * FLOPS_PER_BYTE
+        filters = 4 * FREQUENCIES * c * k * blocks(tiles, tiles_of_chunk(device_context(device), source, target)) * FLOPS_PER_BYTE
         return min(c, k) >= 16 and max(products, filters) + transforms < 0.9 * direct
 
-    def _tile(self, context: Context, node: Node) -> Tile:
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         _, _, source, target = roles(node.op)
-        return choose_tile(context, tiles_of_chunk(source, target), target[3])
+        products = product_problem(tiles_of_chunk(context, source, target), target[3], source[3], 1, FREQUENCIES)
+        return [(PRODUCT, products), (WINOGRAD, chunk_problem(source, target))]
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         _, _, source, target = roles(node.op)
         forward = isinstance(node.op, Conv)
         channels = node.inputs[1].shape[3]
-        tile = self._tile(device_context(device), node)
+        tile = Tile.of(self.variant(node, device_context(device)), "MR")
         direction = 1 if forward else -1
         filters = TransformFilters(
             outs=target[3],
@@ -139,11 +156,11 @@ class Winograd(OpenClAlgorithm):
 
     def workspace(self, node: Node, device: Device) -> int:
         _, _, source, target = roles(node.op)
-        return 4 * FREQUENCIES * tiles_of_chunk(source, target) * (source[3] + target[3])
+        return 4 * FREQUENCIES * tiles_of_chunk(device_context(device), source, target) * (source[3] + target[3])
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         g, _, source, target = roles(node.op)
-        chunk, tiles = tiles_of_chunk(source, target), tiles_of(target)
+        chunk, tiles = tiles_of_chunk(context, source, target), tiles_of(target)
         calls = []
         for first in range(0, tiles, chunk):
             calls += self._chunk(node, context, g, first, min(chunk, tiles - first), chunk)
@@ -182,7 +199,7 @@ class Winograd(OpenClAlgorithm):
             "reds": c,
             "outs": k,
         }
-        multiply = product_call(context, self._tile(context, node), tiles, FREQUENCIES, products, plain.number)
+        multiply = product_call(context, self.variant(node, context), tiles, FREQUENCIES, products, plain.number)
         channels, size = each_tile(context, k, tiles)
         result = {"y": node.outputs[0], "y_rows": target[1], "y_columns": target[2], **epilogue_arguments(node, epilogue)}
         back = Call("winograd", "winograd_output", *size, {**result, "m": m, **shared, **channels}, activation)
@@ -199,37 +216,43 @@ class WinogradGradient(OpenClAlgorithm):
     def supports(self, node: Node, device: Device) -> bool:
         return three_by_three(node.op.geometry)  # type: ignore[attr-defined]
 
-    def _chunk_tiles(self, g: ConvGeometry) -> int:
+    def _chunk_tiles(self, g: ConvGeometry, context: Context) -> int:
         """Tiles of a chunk; at most MOST_CHUNKS chunks, since each has sums of its own."""
         tiles = tiles_of(g.output_shape)
-        return max(tiles_of_chunk(g.input_shape, g.output_shape), blocks(tiles, MOST_CHUNKS))
+        return max(tiles_of_chunk(context, g.input_shape, g.output_shape), blocks(tiles, MOST_CHUNKS))
+
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        products = gradient_problem(self._chunk_tiles(g, context), g.out_channels, g.channels, 1, FREQUENCIES)
+        return [(WEIGHT_GRADIENT, products), (WINOGRAD, chunk_problem(g.input_shape, g.output_shape))]
 
     def pays(self, node: Node, device: Device) -> bool:
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
         c, k, tiles = g.channels, g.out_channels, tiles_of(g.output_shape)
         direct = 2 * 9 * c * k * math.prod(g.output_shape[:3])
         products = 2 * FREQUENCIES * tiles * c * k
-        chunks = blocks(tiles, self._chunk_tiles(g))
+        chunks = blocks(tiles, self._chunk_tiles(g, device_context(device)))
         moved = 4 * FREQUENCIES * 2 * (tiles * (c + k) + chunks * c * k)
         return min(c, k) >= 16 and products + moved * FLOPS_PER_BYTE < 0.9 * direct
 
-    def _sizes(self, g: ConvGeometry) -> tuple[int, int, int]:
+    def _sizes(self, g: ConvGeometry, context: Context) -> tuple[int, int, int]:
         """Floats of v, w and of the sums of all chunks."""
-        chunk = self._chunk_tiles(g)
+        chunk = self._chunk_tiles(g, context)
         chunks = blocks(tiles_of(g.output_shape), chunk)
         return FREQUENCIES * chunk * g.channels, FREQUENCIES * chunk * g.out_channels, FREQUENCIES * chunks * g.channels * g.out_channels
 
     def workspace(self, node: Node, device: Device) -> int:
         assert isinstance(node.op, ConvBackwardWeight)
-        return 4 * sum(self._sizes(node.op.geometry))
+        return 4 * sum(self._sizes(node.op.geometry, device_context(device)))
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         assert isinstance(node.op, ConvBackwardWeight)
         g = node.op.geometry
         x, dy = node.inputs
         c, k = g.channels, g.out_channels
-        chunk, tiles = self._chunk_tiles(g), tiles_of(g.output_shape)
-        v_size, w_size, _ = self._sizes(g)
+        chunk, tiles = self._chunk_tiles(g, context), tiles_of(g.output_shape)
+        v_size, w_size, _ = self._sizes(g, context)
+        variant = self.variant(node, context)
         v, w = At(None), At(None, v_size)
         rows, columns = tile_grid(g.output_shape)
         calls = []
@@ -256,7 +279,7 @@ class WinogradGradient(OpenClAlgorithm):
                 "groups": FREQUENCIES,
                 "pixels_per_part": count,
             }
-            calls.append(gradient_call(context, 1, products))
+            calls.append(gradient_call(variant, 1, products))
         channels, size = each_tile(context, c, k)
         sums = {"u": At(None, v_size + w_size), "dw": node.outputs[0], "outs": k, "chunks": blocks(tiles, chunk)}
         return [*calls, Call("winograd_gradient", "winograd_gradient_filters", *size, {**sums, **channels})]
