@@ -2,7 +2,7 @@
 
     python -m benchmarks.opencl_gemm [--device opencl:0] [--size 1024] [--rounds 20]
 
-The loop (ceilings.cl) runs with every vector width and form of multiply-add that the device builds; the fastest is the ceiling. The
+The loop (kernels_cl/ceilings.cl) runs with every vector width and form of multiply-add that the device builds; the fastest is the ceiling. The
 product is that of a Linear without bias: its weight is packed beforehand, its kernels alone are timed, and its result is checked.
 """
 
@@ -12,65 +12,52 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
+from pycl_cnn.backends.opencl.ceilings import CHAINS
+from pycl_cnn.backends.opencl.probe import MULTIPLY_ADD_FORMS
+
 ITEMS_PER_UNIT = 64  # work-items of the loop for each compute unit
-CHAINS = 10  # SUMS of ceilings.cl
 SAMPLE_SECONDS = 0.02
-FORMS = {1: "a*b+c", 2: "fma", 3: "mad"}
 
 
 class Loop:
     """The multiply-add loop in one width and form."""
 
     def __init__(self, context: Any, width: int, form: int) -> None:
-        import pyopencl as cl
+        from pycl_cnn.backends.opencl.launch import Launch
 
-        source = Path(__file__).with_name("ceilings.cl").read_text(encoding="utf-8")
-        self.name = f"float{width}, {FORMS[form]}"
+        self.name = f"float{width}, {MULTIPLY_ADD_FORMS[form]}"
         self.queue = context.queue
-        self.kernel = cl.Program(context.cl, source).build(options=[f"-DWIDTH={width}", f"-DFORM={form}"]).multiply_add
-        self.items = ITEMS_PER_UNIT * context.device.compute_units
-        self.buffer = context.buffer(4 * self.items)
-        self.flops_of_round = 2 * CHAINS * width * self.items
-        self.local = None if context.device.is_gpu else (1,)
-        self.rounds, self.enqueue_kernel = 64, cl.enqueue_nd_range_kernel
-        self._seconds()  # compiles
-        while min(self._seconds() for _ in range(3)) < SAMPLE_SECONDS:
+        items = ITEMS_PER_UNIT * context.device.compute_units
+        local = None if context.device.is_gpu else (1,)
+        arguments = {"y": (context.buffer(4 * items), 0), "factor": 0.5, "summand": 0.25}
+        self.rounds = 64
+        while True:
+            self.launch = Launch(context, "ceilings", "multiply_adds", (items,), local, {"VEC": width, "MULTIPLY_ADD": form}, rounds=self.rounds, **arguments)
+            self._seconds()  # compiles
+            if min(self._seconds() for _ in range(3)) >= SAMPLE_SECONDS:
+                break
             self.rounds *= 2
+        self.flops = 2 * CHAINS * width * items * self.rounds
 
     def _seconds(self) -> float:
-        self.kernel.set_args(self.buffer, np.int32(self.rounds), np.float32(0.5), np.float32(0.25))
         start = perf_counter()
-        self.enqueue_kernel(self.queue, self.kernel, (self.items,), self.local)
+        self.launch.enqueue()
         self.queue.finish()
         return perf_counter() - start
 
     def rate(self) -> float:
         """Floating-point operations a second of one run."""
-        return self.rounds * self.flops_of_round / self._seconds()
+        return self.flops / self._seconds()
 
 
 def loops(context: Any) -> list[Loop]:
-    """Every width and form that builds."""
-    import pyopencl as cl
-
-    # A compiler that was seen to crash on a width is not asked for it again.
-    widths = {int(name.split()[0]) for name, rate in context.capabilities.measured.items() if rate}
-    found = []
-    for width in sorted(widths):
-        for form in FORMS:
-            if not context.capabilities.measured.get(f"{width} {FORMS[form]}"):
-                continue
-            try:
-                found.append(Loop(context, width, form))
-            except cl.Error:
-                continue
-    return found
+    """Every width and form that the probe found to work: a compiler that crashed on one is not asked again."""
+    return [Loop(context, width, form) for width in (4, 8, 16) for form, text in MULTIPLY_ADD_FORMS.items() if context.capabilities.measured.get(f"{width} {text}")]
 
 
 def product(device: Any, size: int) -> tuple[Callable[[], float], float]:
