@@ -83,7 +83,7 @@ def compile(
     Raises ShapeError, DeviceError, UnsupportedError.
     """
     shapes: list[tuple[int, ...]] = [tuple(s) for s in example_shape] if example_shape and isinstance(example_shape[0], Sequence) else [tuple(example_shape)]  # type: ignore[arg-type,list-item]
-    specs: list[Spec] = [(shape, np.float32) for shape in shapes]
+    specs: list[Spec] = list(zip(shapes, model.example_dtypes(len(shapes)), strict=True))
     if train:
         if loss is None or optimizer is None or target is None:
             raise ShapeError("compile", "train=True needs loss, optimizer and an example target")
@@ -256,26 +256,31 @@ def value_and_grad(model: Module, loss: Module, *, device: Any = None, layout: s
 _caches: weakref.WeakKeyDictionary[Module, ProgramCache] = weakref.WeakKeyDictionary()
 
 
+def programs_of(model: Module) -> ProgramCache:
+    """The programs that were made for calls of `model`."""
+    return _caches.setdefault(model, ProgramCache(8))
+
+
 def _run_cached(model: Module, key: Any, make: Callable[[], Program], arrays: Sequence[np.ndarray]) -> Any:
-    """Run the model's program for `key`, made now if need be, with the model's present weights; write back what it updated."""
-    cache = _caches.setdefault(model, ProgramCache(8))
+    """Run the model's program for `key`, made now if need be."""
+    return programs_of(model).run(key, make, lambda program: run_with_weights(model, program, arrays))
+
+
+def run_with_weights(model: Module, program: Program, arrays: Sequence[np.ndarray]) -> Any:
+    """Run a program of `model` with its present weights; write back what the run updated."""
     tensors = dict(model.named_tensors())
     versions = tuple(parameter.version for parameter in tensors.values())
-
-    def call(program: Program) -> Any:
-        if getattr(program, "loaded_versions", None) != versions:
-            if hasattr(program, "loaded_versions"):
-                program.load({name: parameter.data for name, parameter in tensors.items()})
-            program.loaded_versions = versions  # type: ignore[attr-defined]
-        extra = [random.next_state()] if "rng" in program.input_values else []
-        results = program.run(*arrays, *extra)
-        if program.plan.graph.updates:
-            for name, array in program.states().items():
-                tensors[name].data = array
-            program.loaded_versions = tuple(parameter.version for parameter in tensors.values())  # type: ignore[attr-defined]
-        return results
-
-    return cache.run(key, make, call)
+    if getattr(program, "loaded_versions", None) != versions:
+        if hasattr(program, "loaded_versions"):
+            program.load({name: parameter.data for name, parameter in tensors.items()})
+        program.loaded_versions = versions  # type: ignore[attr-defined]
+    extra = [random.next_state()] if "rng" in program.input_values else []
+    results = program.run(*arrays, *extra)
+    if program.plan.graph.updates:
+        for name, array in program.states().items():
+            tensors[name].data = array
+        program.loaded_versions = tuple(parameter.version for parameter in tensors.values())  # type: ignore[attr-defined]
+    return results
 
 
 def run_module(model: Module, inputs: Sequence[Any], device: Any, layout: str, precision: str) -> Any:

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -19,16 +19,19 @@ from .passes import canonical, optimised
 from .placement import device as find_device
 from .trace import Tracer, as_input_array, tracing
 
+P = TypeVar("P")  # a program, or what stands for one
+R = TypeVar("R")
 
-class ProgramCache:
+
+class ProgramCache(Generic[P]):
     """The most recently used programs. Safe for threads: a program is taken out while it runs."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._free: OrderedDict[Any, list[Program]] = OrderedDict()
+        self._free: OrderedDict[Any, list[P]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def run(self, key: Any, make: Callable[[], Program], call: Callable[[Program], Any]) -> Any:
+    def run(self, key: Any, make: Callable[[], P], call: Callable[[P], R]) -> R:
         """`call` on a program for `key` that no other thread uses."""
         with self._lock:
             free = self._free.get(key)
@@ -49,7 +52,7 @@ class ProgramCache:
             self._free.clear()
 
 
-_cache = ProgramCache(128)
+_cache: ProgramCache[Program] = ProgramCache(128)
 
 
 def finish(graph: Graph, device: Device, states: dict[str, np.ndarray], force: dict[str, str] | None = None, precision: str = "fast") -> Program:

@@ -336,7 +336,7 @@ def pool_out(operation: str, size: int, kernel: int, stride: int, padding: Pair,
     return out
 
 
-AxisKind = Literal["average", "sum", "full", "adaptive", "nearest", "linear", "linear_corners"]
+AxisKind = Literal["average", "sum", "full", "adaptive", "nearest", "linear", "linear_corners", "rows"]
 
 
 @dataclass(frozen=True)
@@ -349,6 +349,7 @@ class AxisRule:
     * ``adaptive``: averages over floor(i*n/out) .. ceil((i+1)*n/out).
     * ``nearest``: source floor(i*scale), ``linear``: half-pixel centres, ``linear_corners``: end points aligned (PyTorch's
       interpolate with mode nearest, bilinear, bilinear and align_corners=True).
+    * ``rows``: the (source, weight) pairs of every output are given (:meth:`of_rows`).
     """
 
     kind: AxisKind
@@ -361,6 +362,12 @@ class AxisRule:
     count_pad: bool = False
     scale: float = 0.0  # source elements per output element of the interpolations; 0: size / out
     transposed: bool = False
+    rows: tuple[tuple[tuple[int, float], ...], ...] = ()
+
+    @classmethod
+    def of_rows(cls, size: int, rows: Sequence[Sequence[tuple[int, float]]]) -> AxisRule:
+        """The map from `size` elements with these (source, weight) pairs of each output, sources ascending."""
+        return cls("rows", size, len(rows), rows=tuple(tuple(row) for row in rows))
 
     @property
     def shape(self) -> Pair:
@@ -373,6 +380,8 @@ class AxisRule:
 
     def _row(self, i: int) -> list[tuple[int, float]]:
         """(source index, weight) of output i of the untransposed map, ascending."""
+        if self.kind == "rows":
+            return list(self.rows[i])
         if self.kind == "adaptive":
             first, end = i * self.size // self.out, -(-(i + 1) * self.size // self.out)
             return [(j, 1.0 / (end - first)) for j in range(first, end)]

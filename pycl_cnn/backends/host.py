@@ -15,14 +15,16 @@ from ..ops.base import Op
 from ..ops.host import HostOp
 from ..ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
 from .base import Algorithm, Device
+from .strided import MAX_RANK
 
 #: Bytes of an element that kernels move.
 WORD = 4
 
 
-def words(node: Node) -> bool:
-    """Whether all elements that a node reads and writes are as long as kernels take them."""
-    return all(value.dtype.itemsize == WORD for value in (*node.inputs, *node.outputs))
+def kernels_move(node: Node) -> bool:
+    """Whether the elements that a node moves are as long as kernels take them, along no more axes than these count."""
+    values = (*node.inputs, *node.outputs)
+    return all(value.dtype.itemsize == WORD and sum(n != 1 for n in value.shape) <= MAX_RANK for value in values)
 
 
 class HostStep(Algorithm):
@@ -31,7 +33,7 @@ class HostStep(Algorithm):
     name = "numpy"
 
     def why(self, node: Node, device: Device) -> str:
-        cause = "evaluated on the host" if isinstance(node.op, HostOp) else f"no kernel moves {node.inputs[0].dtype}"
+        cause = "evaluated on the host" if isinstance(node.op, HostOp) else f"no kernel moves {node.inputs[0].dtype} along {len(node.outputs[0].shape)} axes"
         return cause if device.backend == "cpu" else f"{cause}; {self.copies(node)}"
 
     @staticmethod

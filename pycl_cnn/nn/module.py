@@ -5,13 +5,14 @@ Parameters, buffers and submodules are simply attributes; they are found in the 
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
 import numpy as np
 
-from ..errors import FormatError
+from ..errors import FormatError, ShapeError
 from ..trace import active_tracer
 from .parameter import Buffer, Parameter
 
@@ -96,12 +97,15 @@ class Module:
         function(self)
         return self
 
+    def own_tensors(self) -> list[tuple[str, Parameter]]:
+        """The parameters and buffers of this module itself, by name."""
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Parameter)]
+
     def named_tensors(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Parameters and buffers under their state_dict names; one that is shared appears under its first name, or under all."""
         seen: set[int] = set()
         for prefix, module in self.named_modules(remove_duplicate=remove_duplicate):
-            own = [(name, value) for name, value in vars(module).items() if isinstance(value, Parameter)]
-            for name, value in sorted(own, key=lambda item: isinstance(item[1], Buffer)):
+            for name, value in sorted(module.own_tensors(), key=lambda item: isinstance(item[1], Buffer)):
                 if not remove_duplicate or id(value) not in seen:
                     seen.add(id(value))
                     yield (f"{prefix}.{name}" if prefix else name), value
@@ -123,6 +127,31 @@ class Module:
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
+
+    def freeze(self, *patterns: str) -> Module:
+        """Keep the parameters whose state_dict names match one of the shell patterns ("features*") as they are in training.
+
+        Raises ShapeError for a pattern that matches none.
+        """
+        return self._let_train(patterns, False)
+
+    def unfreeze(self, *patterns: str) -> Module:
+        """Let training change the parameters whose names match again. See :meth:`freeze`."""
+        return self._let_train(patterns, True)
+
+    def _let_train(self, patterns: tuple[str, ...], requires_grad: bool) -> Module:
+        parameters = dict(self.named_parameters())
+        for pattern in patterns:
+            matching = fnmatch.filter(parameters, pattern)
+            if not matching:
+                raise ShapeError("freeze", "a pattern must match a parameter's name", pattern=pattern, names=list(parameters)[:8])
+            for name in matching:
+                parameters[name].requires_grad = requires_grad
+        return self
+
+    def example_dtypes(self, count: int) -> tuple[Any, ...]:
+        """The dtypes of so many inputs where only shapes are given."""
+        return (np.float32,) * count
 
     # ---- mode and state -------------------------------------------------------------------------------------------------
 

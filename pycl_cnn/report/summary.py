@@ -95,7 +95,7 @@ def summarize(model: Module, input_shape: Sequence[int] | Sequence[Sequence[int]
     """
     several = bool(input_shape) and isinstance(input_shape[0], Sequence)
     shapes: tuple[tuple[int, ...], ...] = tuple(tuple(s) for s in input_shape) if several else (tuple(input_shape),)  # type: ignore
-    specs: list[Spec] = [(shape, FLOAT) for shape in shapes]
+    specs: list[Spec] = list(zip(shapes, model.example_dtypes(len(shapes)), strict=True))
     tracer = begin(model, False, False)
     with tracing(tracer):
         results = trace_forward(tracer, model, specs, "NCHW")

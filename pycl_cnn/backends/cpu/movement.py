@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...graph import Value
 from ...ops.base import Op
 from ...ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
-from ..host import words
+from ..host import kernels_move
 from ..strided import bits_of, broadcast_strides, dense_strides, merge_axes, padded_axes
 from . import _kernels
 from .launch import At, CpuAlgorithm, Device, Launch, Node, launch
@@ -80,7 +80,7 @@ class StridedCopy(CpuAlgorithm):
     name = "strided copy"
 
     def supports(self, node: Node, device: Device) -> bool:
-        return words(node)
+        return kernels_move(node)
 
     def launches(self, node: Node) -> list[Launch]:
         op, (y,) = node.op, node.outputs

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...ops.base import Op
 from ...ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
-from ..host import words
+from ..host import kernels_move
 from ..strided import bits_of, broadcast_strides, dense_strides, merge_axes
 from .call import At, Call, Context, Device, Node, OpenClAlgorithm, Table, Value
 from .sizes import CPU_ITEM, blocks, clamp, grid, stream
@@ -91,7 +91,7 @@ class StridedCopy(OpenClAlgorithm):
     name = "strided copy"
 
     def supports(self, node: Node, device: Device) -> bool:
-        return words(node)
+        return kernels_move(node)
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         op, (y,) = node.op, node.outputs

@@ -1,0 +1,1 @@
+"""What ONNX's operators are here, one file per family."""

@@ -1,0 +1,120 @@
+"""Arithmetic, comparison and logic of two and more arrays with broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from ...ops.base import FLOAT
+from ...trace import Symbol
+from ..node import Call, symbol
+from .pointwise import binary, unary
+from .table import evaluated, lowered
+
+
+def divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Division; that of integers drops the fraction, as in C."""
+    if a.dtype.kind not in "iu":
+        return a / b
+    quotient = np.floor_divide(a, b)
+    if a.dtype.kind == "u":
+        return quotient
+    return (quotient + ((np.remainder(a, b) != 0) & ((a < 0) != (b < 0)))).astype(a.dtype)
+
+
+def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu" and (b >= 0).all():
+        return np.power(a, b.astype(a.dtype)).astype(a.dtype)
+    return np.power(a.astype(np.float64), b.astype(np.float64)).astype(a.dtype)
+
+
+def _modulo(call: Call, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.fmod(a, b) if call.integer("fmod", 0) else np.mod(a, b)
+
+
+def _shift(call: Call, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.left_shift(a, b) if call.text("direction", "") == "LEFT" else np.right_shift(a, b)
+
+
+_FUNCTIONS: dict[str, Callable[[Call, np.ndarray, np.ndarray], np.ndarray]] = {
+    "Add": lambda call, a, b: a + b,
+    "Sub": lambda call, a, b: a - b,
+    "Mul": lambda call, a, b: a * b,
+    "Div": lambda call, a, b: divide(a, b),
+    "Pow": lambda call, a, b: _power(a, b),
+    "Mod": _modulo,
+    "BitShift": _shift,
+    "BitwiseAnd": lambda call, a, b: a & b,
+    "BitwiseOr": lambda call, a, b: a | b,
+    "BitwiseXor": lambda call, a, b: a ^ b,
+    "Equal": lambda call, a, b: np.equal(a, b),
+    "Greater": lambda call, a, b: np.greater(a, b),
+    "GreaterOrEqual": lambda call, a, b: np.greater_equal(a, b),
+    "Less": lambda call, a, b: np.less(a, b),
+    "LessOrEqual": lambda call, a, b: np.less_equal(a, b),
+    "And": lambda call, a, b: np.logical_and(a, b),
+    "Or": lambda call, a, b: np.logical_or(a, b),
+    "Xor": lambda call, a, b: np.logical_xor(a, b),
+}
+for _name, _function in _FUNCTIONS.items():
+    evaluated(_name)(_function)
+
+
+@evaluated("Min")
+def least(call: Call, *arrays: np.ndarray) -> np.ndarray:
+    return reduce(np.minimum, arrays)
+
+
+@evaluated("Max")
+def largest(call: Call, *arrays: np.ndarray) -> np.ndarray:
+    return reduce(np.maximum, arrays)
+
+
+@evaluated("Sum")
+def total(call: Call, *arrays: np.ndarray) -> np.ndarray:
+    return reduce(np.add, arrays)
+
+
+@evaluated("Mean")
+def mean(call: Call, *arrays: np.ndarray) -> np.ndarray:
+    return (reduce(np.add, arrays) / len(arrays)).astype(arrays[0].dtype)
+
+
+@evaluated("Where")
+def where(call: Call, condition: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.where(condition, x, y)
+
+
+# ---- lowered to the graph ---------------------------------------------------------------------------------------------
+
+_KINDS = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
+_MANY = {"Min": "min", "Max": "max", "Sum": "add"}
+
+
+for _name, _kind in _KINDS.items():
+    lowered(_name)(lambda call, a, b, _kind=_kind: binary(_kind, symbol(a, call), symbol(b, call)))
+for _name, _kind in _MANY.items():
+    lowered(_name)(lambda call, *arrays, _kind=_kind: reduce(lambda a, b: binary(_kind, a, b), [symbol(array, call) for array in arrays]))
+
+
+@lowered("Mean")
+def lower_mean(call: Call, *arrays: Any) -> Symbol:
+    added = reduce(lambda a, b: binary("add", a, b), [symbol(array, call) for array in arrays])
+    return unary(added, "affine", 1 / len(arrays))
+
+
+@lowered("Pow", any_dtype=True)
+def lower_power(call: Call, x: Any, exponent: Any) -> Any:
+    if x.dtype != FLOAT:
+        return NotImplemented
+    if isinstance(exponent, np.ndarray) and exponent.size == 1 and len(exponent.shape) <= len(x.shape) and isinstance(x, Symbol):
+        value = float(exponent.reshape(()))
+        if value == 0.5:
+            return unary(x, "sqrt")
+        return x if value == 1 else unary(x, "square") if value == 2 else unary(x, "pow", value)
+    if exponent.dtype != FLOAT:
+        return NotImplemented
+    return binary("pow", symbol(x, call), symbol(exponent, call))

@@ -1,0 +1,108 @@
+"""Which of a model's initializers are weights, and which are constants that plans are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from ..nn.parameter import Buffer, Parameter
+from ..ops.base import FLOAT
+from .importer import evaluate
+from .node import Call
+from .operators.table import operators
+from .reader import GraphFile, NodeFile
+
+#: Operators that turn stored numbers into the weights that are meant: they are done when the model is loaded.
+_STORAGE = ("Cast", "DequantizeLinear", "Identity")
+
+
+def unpacked(graph: GraphFile, opset: int) -> tuple[GraphFile, set[str]]:
+    """The graph with weights stored as float16 or integers turned into float32 initializers, and the names of Constant nodes' values."""
+    known, constants, nodes = dict(graph.initializers), set[str](), []
+    results = {info.name for info in graph.outputs}
+    for node in graph.nodes:
+        plain = node.domain == "" and (node.op == "Constant" or (node.op in _STORAGE and all(name in known for name in node.inputs if name)))
+        if not plain or node.outputs[0] in results or (node.op == "Constant" and any(name.startswith("value_string") or name == "sparse_value" for name in node.attributes)):
+            nodes.append(node)
+            continue
+        (known[node.outputs[0]],) = evaluate(operators()[node.op], Call(node, opset), [known[name] if name else None for name in node.inputs])
+        if node.op == "Constant" or all(name in constants or known[name].ndim == 0 for name in node.inputs if name):
+            constants.add(node.outputs[0])
+    return replace(graph, nodes=tuple(nodes), initializers=known), constants
+
+
+def _names(node: NodeFile) -> Iterable[str]:
+    """Names that a node reads, those in its subgraphs included."""
+    yield from (name for name in node.inputs if name)
+    for _, graph in node.graphs():
+        for inner in graph.nodes:
+            yield from _names(inner)
+        yield from (info.name for info in graph.outputs)
+
+
+def names_read(nodes: Iterable[NodeFile]) -> set[str]:
+    """All names that nodes read."""
+    return {name for node in nodes for name in _names(node)}
+
+
+def needed(graph: GraphFile) -> tuple[NodeFile, ...]:
+    """The nodes that the results need; outputs that nobody reads are absent ("")."""
+    read, kept = {info.name for info in graph.outputs}, []
+    for node in reversed(graph.nodes):
+        if any(name in read for name in node.outputs):
+            read.update(_names(node))
+            outputs = [name if name in read else "" for name in node.outputs]
+            while not outputs[-1]:
+                outputs.pop()
+            kept.append(replace(node, outputs=tuple(outputs)))
+    return tuple(reversed(kept))
+
+
+def _all_nodes(nodes: Iterable[NodeFile]) -> Iterable[NodeFile]:
+    for node in nodes:
+        yield node
+        for _, graph in node.graphs():
+            yield from _all_nodes(graph.nodes)
+
+
+def plan_values(graph: GraphFile) -> set[str]:
+    """Names of initializers whose elements decide about shapes, directly or through arithmetic."""
+    table, producers = operators(), {name: node for node in graph.nodes for name in node.outputs}
+    direct, through, stack = set[str](), set[str](), []
+    for node in _all_nodes(graph.nodes):
+        operator = table.get(node.op) if node.domain == "" else None
+        places = (0, 1) if node.op == "Loop" else (0,) if node.op == "If" else operator.values if operator else ()
+        direct |= {node.inputs[place] for place in places if place < len(node.inputs)}
+    stack = list(direct)
+    while stack:
+        producer = producers.get(stack.pop())
+        if producer is None or (producer.domain == "" and producer.op in ("Shape", "Size")):
+            continue
+        fresh = {name for name in producer.inputs if name} - through
+        through |= fresh
+        stack += fresh
+    small = {name for name in through if name in graph.initializers and graph.initializers[name].ndim <= 1}
+    return (direct & set(graph.initializers)) | small
+
+
+def weights(graph: GraphFile, constants: set[str]) -> tuple[dict[str, Parameter], dict[str, np.ndarray]]:
+    """(parameters and buffers, constants) among the initializers that are read.
+
+    Weights are the float32 ones that are no single numbers and that no shape depends on. Running statistics are buffers.
+    """
+    values, read = plan_values(graph) | constants, names_read(graph.nodes) | {info.name for info in graph.outputs}
+    statistics = {name for node in graph.nodes if node.op == "BatchNormalization" and node.domain == "" for name in node.inputs[3:5]}
+    tensors: dict[str, Parameter] = {}
+    fixed: dict[str, np.ndarray] = {}
+    for name, array in graph.initializers.items():
+        if name not in read:
+            continue
+        if array.dtype != FLOAT or array.ndim == 0 or name in values:
+            fixed[name] = array
+        else:
+            tensors[name] = Buffer(array) if name in statistics else Parameter(array)
+    return tensors, fixed
+
+
