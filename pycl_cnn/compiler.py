@@ -12,6 +12,7 @@ from . import random
 from .autodiff import gradients
 from .backends import backend
 from .backends.base import Device, Program
+from .backends.switching import SwitchingProgram
 from .eager import ProgramCache, finish
 from .errors import DeviceMemoryError, ShapeError
 from .functional.door import NCHW_TO_NHWC, NHWC_TO_NCHW
@@ -72,6 +73,7 @@ def compile(
     layout: str = "NCHW",
     algorithms: Mapping[str, str] | None = None,
     precision: str = "fast",
+    wait: bool = True,
 ) -> Program:
     """A program for inputs of `example_shape` (a shape, or one for each input) on `device`, weights loaded.
 
@@ -79,7 +81,8 @@ def compile(
     array given as `target`) and hyper (and rng with dropout), its outputs the loss and the model's result; see
     :class:`pycl_cnn.Trainer`, which feeds it. `algorithms` forces one by name for an operation, e.g. ``{"Conv": "igemm"}``.
     `precision` "fast" allows algorithms whose error stays below 1e-4 of the output's scale; "exact" leaves out all that are no plain
-    sums of products.
+    sums of products. With `wait` False the program answers from the CPU while the kernels of an OpenCL device are built, which takes seconds
+    the first time, and switches over when they are ready; see :class:`pycl_cnn.backends.switching.SwitchingProgram`.
     Raises ShapeError, DeviceError, UnsupportedError.
     """
     shapes: list[tuple[int, ...]] = [tuple(s) for s in example_shape] if example_shape and isinstance(example_shape[0], Sequence) else [tuple(example_shape)]  # type: ignore[arg-type,list-item]
@@ -88,8 +91,17 @@ def compile(
         if loss is None or optimizer is None or target is None:
             raise ShapeError("compile", "train=True needs loss, optimizer and an example target")
         goal = as_input_array(target, "compile")
-        return training_program(model, loss, optimizer.rule, specs, (goal.shape, goal.dtype), device, layout, algorithms, precision)
-    return inference_program(model, specs, device, layout, False, algorithms, precision)
+
+    def make(where: Device) -> Program:
+        if train:
+            assert loss is not None
+            return training_program(model, loss, optimizer.rule, specs, (goal.shape, goal.dtype), where, layout, algorithms, precision)
+        return inference_program(model, specs, where, layout, False, algorithms, precision)
+
+    where = find_device(device)
+    if wait or where.backend != "opencl":
+        return make(where)
+    return SwitchingProgram(make(find_device("cpu")), lambda: make(where), where, model.state_dict())
 
 
 def inference_program(
