@@ -1,4 +1,4 @@
-"""The command line: ``pycl-cnn devices | doctor | demo | train | predict | summary | profile | tune``.
+"""The command line: ``pycl-cnn devices | doctor | check | demo | train | predict | summary | profile | tune``.
 
 A mistake gets one line on stderr and exit status 2; Ctrl-C 130.
 """
@@ -24,6 +24,7 @@ start here:
   pycl-cnn demo                       learn handwritten digits in less than a minute, on every backend
   pycl-cnn devices                    what this machine can compute on
   pycl-cnn doctor                     what is wrong with its OpenCL, and the command that mends it
+  pycl-cnn check                      compare its kernels with float64, and write a certificate
   pycl-cnn train --data mnist --out lenet5.safetensors
   pycl-cnn predict lenet5.safetensors mnist/t10k-images-idx3-ubyte.gz
   pycl-cnn summary resnet18           layers, parameters, multiply-adds, memory
@@ -91,6 +92,16 @@ examples:
 Drivers are loaded and tried in processes of their own: a broken one is reported and harms nothing.
 """
 
+CHECK_EPILOG = """\
+examples:
+  pycl-cnn check                                   the kernels of a few networks, on every OpenCL device
+  pycl-cnn check --device opencl:1 --full          every algorithm, function and update rule, training too: about a minute
+  pycl-cnn check --out gpu.json                    where the certificate goes
+
+Each kernel is built and run in a child process on small, odd shapes, and compared with a float64 reference. The verdicts replace those that
+are remembered: a kernel that fails is not used any more, one that passes again is. The status is 0 if all pass, else 1.
+"""
+
 PROFILE_EPILOG = """\
 examples:
   pycl-cnn profile resnet18                                      each step's time, GFLOP/s, GB/s, share of what the device can do
@@ -156,6 +167,10 @@ def _parser() -> Parser:
 
     diagnosis = command("doctor", doctor, "say what OpenCL there is, what is broken and what mends it", DOCTOR_EPILOG, default_device=None)
     diagnosis.add_argument("--json", action="store_true", help="as JSON, for bug reports")
+
+    checking = command("check", check, "compare a device's kernels with a float64 reference and write a certificate", CHECK_EPILOG, "every OpenCL device")
+    checking.add_argument("--full", action="store_true", help="every algorithm at every operation, instead of what a few networks use")
+    checking.add_argument("--out", metavar="FILE", default="pycl-cnn-check.json", help="the certificate, JSON (default: %(default)s)")
 
     demo_options = command("demo", demo, "learn handwritten digits, draw what was learned, compare the backends", DEMO_EPILOG, "PYCL_CNN_DEVICE, or OpenCL where there is a driver")
     demo_options.add_argument("--out", metavar="DIR", default="pycl-cnn-demo", help="folder for the model and the picture (default: %(default)s)")
@@ -281,6 +296,13 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor.report import run
 
     return run(options)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check the kernels of devices."""
+    from .backends.opencl.certificate import run
+
+    return run(options.device, options.full, options.out)
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -16,9 +16,9 @@ from helpers.graphs import trace_gradients
 
 import pycl_cnn as pc
 import pycl_cnn.functional as F
-from pycl_cnn import models, nn, optim
+from pycl_cnn import cli, models, nn, optim
 from pycl_cnn.backends import backend
-from pycl_cnn.backends.opencl import check, devices, samples, sources, trials
+from pycl_cnn.backends.opencl import certificate, check, devices, samples, sources, trials
 from pycl_cnn.backends.opencl.pointwise import UnaryLoop
 from pycl_cnn.compiler import training_program
 from pycl_cnn.graph import Graph
@@ -266,3 +266,46 @@ def test_the_tolerance_grows_with_the_sums():
     node = graph.add(Conv(samples.ConvGeometry.forward("conv", (1, 9, 9, 32), (8, 3, 3, 32))), graph.input("x", (1, 9, 9, 32)), graph.input("w", (8, 3, 3, 32)))[0].node
     specs, out = [value.spec for value in node.inputs], [value.spec for value in node.outputs]
     assert samples.terms(node.op, specs, out[0], out) == 2 * 3 * 3 * 32
+
+
+# ---- pycl-cnn check -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_certificate(where, fresh, capsys):
+    path = fresh / "certificate.json"
+    assert cli.main(["check", "--device", where.label, "--out", str(path)]) == 0
+    (written,) = json.loads(path.read_text())["certificates"]
+    assert (written["device"], written["driver"], written["platform"]) == (where.name, where.driver, where.platform)
+    assert written["failed"] == 0 and written["passed"] == len(written["checks"]) > 30
+    for entry in written["checks"]:
+        assert entry["ok"] and 0 <= entry["error"] <= entry["allowed"] and entry["kernels"] and not entry["problem"]
+    text = capsys.readouterr().out
+    assert "Conv by winograd" in text and "winograd_output" in text and f"{written['passed']} pass, 0 fail" in text
+    program = pc.compile(models.lenet5().eval(), (4, 1, 28, 28), device=where)  # what was checked needs no check
+    assert program.run(array(4, 1, 28, 28)).shape == (4, 10)
+
+
+def test_the_command_finds_what_fails_and_what_was_mended(where, fresh, sabotage, capsys):
+    path = fresh / "certificate.json"
+    sabotage("max_pool", "__kernel void max_pool(", "no such type;\n__kernel void max_pool(")
+    assert cli.main(["check", "--device", where.label, "--out", str(path)]) == 1
+    (written,) = json.loads(path.read_text())["certificates"]
+    failed = [entry for entry in written["checks"] if not entry["ok"]]
+    assert failed and all(entry["what"].startswith("MaxPool") and "does not build" in entry["problem"] for entry in failed)
+    assert "FAILS: " in capsys.readouterr().out.splitlines()[-3]
+    # A verdict that was wrong, say because the machine was too busy, is replaced.
+    own = check.device_check(where.index)
+    unit = next(unit for unit in own._units.values() if unit is not None and unit.what.startswith("Transpose"))
+    own._verdicts[unit.key] = check.Verdict(unit.what, unit.kernels, False, problem="hangs")
+    assert not own.examine([unit])[0].ok and own.examine([unit], again=True)[0].ok
+
+
+def test_the_command_needs_an_opencl_device(capsys):
+    assert cli.main(["check", "--device", "cpu"]) == 2
+    assert "cpu (" in (text := capsys.readouterr().err) and "compiles no kernels" in text
+
+
+@pytest.mark.slow
+def test_everything_passes(where, fresh):
+    own = certificate.certify(where, True, lambda done, total: None)
+    assert own["failed"] == 0 and own["passed"] > 200, [entry for entry in own["checks"] if not entry["ok"]]
