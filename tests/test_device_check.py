@@ -20,11 +20,14 @@ from pycl_cnn import cli, models, nn, optim
 from pycl_cnn.backends import backend
 from pycl_cnn.backends.opencl import certificate, check, devices, samples, sources, trials
 from pycl_cnn.backends.opencl.pointwise import UnaryLoop
+from pycl_cnn.backends.opencl.programs import open_context
 from pycl_cnn.compiler import training_program
 from pycl_cnn.graph import Graph
 from pycl_cnn.ops.conv import Conv
 from pycl_cnn.ops.pointwise import Unary
 from pycl_cnn.plan import does_work
+from pycl_cnn.tuning.database import Choice
+from pycl_cnn.tuning.space import Variant
 
 pytest.importorskip("pyopencl")
 INFOS = devices.devices()
@@ -205,6 +208,28 @@ def test_a_wrong_algorithm_gives_way(where, monkeypatch, algorithm, problem):
     assert [step.algorithm for step in program.steps] == ["vector loop"]
 
 
+def test_a_wrong_variant_gives_way_to_another_of_its_algorithm(where, sabotage, monkeypatch):
+    """A tuned block of two rows, which is wrong in this kernel only: the rule by sizes has another."""
+    context = open_context(where.index)
+    tuning = context.tuning
+    bad = Variant.of("conv_igemm", MR=2, NV=1, VEC=8, UNROLL=1, LANES=1, WORK=18)
+    monkeypatch.setattr(context, "tuning", own := tuning.without_own())
+    real = own._look_up.__func__
+
+    def look_up(self, family, problem):
+        if family.name == "product" and bad not in self._refused.get("product", {}):
+            return Choice(bad, "tuned on this device")
+        return real(self, family, problem)
+
+    monkeypatch.setattr(type(own), "_look_up", look_up)
+    old = BROKEN["kills"][1]
+    sabotage("conv_igemm", old, old + "\n    if (MR == 2) *(volatile __global int *)0 = 1;")
+    with pytest.warns(pc.DeviceWarning, match=r"Conv by igemm.*not conv_igemm .*MR=2.*, since conv_igemm.conv_igemm kills its process .*; conv_igemm .* takes its place"):
+        program, error = convolution(where)
+    step = conv_step(program)
+    assert error < 1e-5 and step.algorithm == "igemm" and "MR=2" in step.why and "kills its process" in step.why
+
+
 def test_the_process_survives_a_driver_that_dies(where, fresh):
     """In a process of its own: what would have crashed it is the child's death."""
     code = f"""
@@ -241,8 +266,10 @@ def test_samples_are_small_and_have_the_kernels_of_the_large_node(name, shape):
     units = [unit for unit in own._units.values() if unit is not None]
     assert len(units) > 10
     for unit in units:
-        (_, specs), graph = own.sample(unit)
-        assert set(own._kernels(graph)) >= set(unit.kernels), unit.what
+        (_, specs), graph, choices = own.sample(unit)
+        with own.context.tuning.trying(choices):
+            kernels = own._kernels(graph)
+        assert set(kernels) >= set(unit.kernels), unit.what
         assert sum(spec.nbytes for spec in specs) <= 2 << 20, (unit.what, unit.specs, specs)
 
 

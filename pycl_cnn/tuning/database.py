@@ -17,7 +17,7 @@ import json
 import re
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -101,12 +101,12 @@ class Record:
             return all(facts[name] == text for name, text in self.match.items())
         return all(re.search(text, facts[name], re.IGNORECASE) for name, text in self.match.items())
 
-    def find(self, family: Family, problem: Problem, limits: Limits) -> tuple[Variant, str] | None:
-        """The variant for a problem, and how near its problem was; None where nothing here can do it."""
+    def find(self, family: Family, problem: Problem, limits: Limits, refused: Collection[Variant] = ()) -> tuple[Variant, str] | None:
+        """The variant for a problem, and how near its problem was; None where nothing here can do it but what is refused."""
         known = self.families.get(family.name, {})
 
         def allowed(variants: Sequence[Variant]) -> Variant | None:
-            return next((v for v in variants if family.broken(v, problem, limits) is None), None)
+            return next((v for v in variants if v not in refused and family.broken(v, problem, limits) is None), None)
 
         if problem.key in known and (found := allowed(known[problem.key])):
             return found, ""
@@ -221,7 +221,25 @@ class Tuning:
         levels["device"] = device + levels["device"]
         levels["architecture"] = same_name + levels["architecture"]
         self._records = [pair for level in LEVELS for pair in levels[level]]
+        self._refused: dict[str, dict[Variant, str]] = {}
         self._local = threading.local()
+
+    def refuse(self, family: str, variant: Variant, reason: str) -> bool:
+        """Choose `variant` no more, unless nothing else is left; False where that was known already."""
+        if self.forced.get(family) == variant or variant in self._refused.setdefault(family, {}):
+            return False
+        self._refused[family][variant] = reason
+        return True
+
+    @property
+    def forced(self) -> Mapping[str, Variant]:
+        """What `trying` says to this thread."""
+        return getattr(self._local, "forced", None) or {}
+
+    @property
+    def state(self) -> Hashable:
+        """Equal as long as the same things are chosen."""
+        return sum(map(len, self._refused.values())), tuple(sorted(self.forced.items(), key=lambda pair: pair[0]))
 
     def without_own(self) -> Tuning:
         """What is chosen where nothing was tuned on this machine: tuning starts there."""
@@ -237,10 +255,12 @@ class Tuning:
         return self._look_up(family, problem)
 
     def _look_up(self, family: Family, problem: Problem) -> Choice:
+        refused = self._refused.get(family.name, {})
+        but = "".join(f"; not {variant}, since {reason}" for variant, reason in refused.items())
         for source, record in self._records:
-            if found := record.find(family, problem, self.limits):
-                return Choice(found[0], source + found[1])
-        return Choice(family.default(problem, self.limits), "rule by sizes")
+            if found := record.find(family, problem, self.limits, refused):
+                return Choice(found[0], source + found[1] + but)
+        return Choice(family.default(problem, self.limits, refused), "rule by sizes" + but)
 
     def _forced(self, family: Family, problem: Problem, forced: Mapping[str, Variant]) -> Choice:
         variant = forced.get(family.name)
@@ -254,8 +274,9 @@ class Tuning:
     @contextmanager
     def trying(self, forced: Mapping[str, Variant]) -> Iterator[list[tuple[Family, Problem, Variant]]]:
         """Inside, this thread's algorithms get these variants; what they asked for is listed. Raises TuningError from `choose`."""
+        before = getattr(self._local, "forced", None), getattr(self._local, "asked", None)
         self._local.forced, self._local.asked = dict(forced), []
         try:
             yield self._local.asked
         finally:
-            self._local.forced = None
+            self._local.forced, self._local.asked = before

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,9 +148,12 @@ class Family:
     name: str
     spaces: tuple[Space, ...]
 
-    def default(self, problem: Problem, limits: Limits) -> Variant:
-        """What is chosen where nothing is known: the usual variant of the first kernel that the device allows."""
-        return self.usual(problem, limits)[0]
+    def default(self, problem: Problem, limits: Limits, refused: Collection[Variant] = ()) -> Variant:
+        """What is chosen where nothing is known: the usual variant of the first kernel that the device allows, and that is not refused while
+        there is another.
+        """
+        usual = self.usual(problem, limits)
+        return next((variant for variant in usual if variant not in refused), usual[0])
 
     def usual(self, problem: Problem, limits: Limits) -> list[Variant]:
         """The usual variant of every kernel that the device allows."""

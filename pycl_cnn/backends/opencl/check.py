@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...cache import read_cache, update_cache
+from ...errors import DeviceWarning
 from ...graph import Graph, Node, Value
 from ...ops.base import Op, Spec
 from ...ops.leaf import Constant
 from ...plan import Storage, does_work, make_plan, protect
+from ...tuning.database import TuningError
+from ...tuning.space import Variant
 from ..base import Algorithm, Device
 from ..host import HostStep
 from . import trials
@@ -58,6 +62,7 @@ class Unit:
     op: Op
     specs: tuple[Spec, ...]
     algorithm: Algorithm
+    choices: tuple[tuple[str, Variant], ...] = ()  # of tuning, by family
 
     @property
     def key(self) -> str:
@@ -94,12 +99,17 @@ class DeviceCheck:
         if not isinstance(algorithm, OpenClAlgorithm) or type(node.op).reference is Op.reference:
             return None
         specs = tuple(value.spec for value in node.inputs)
-        key = (node.op, specs, id(algorithm))
+        tuning = self.context.tuning
+        key = (node.op, specs, id(algorithm), id(tuning), tuning.state)
         if key not in self._units:
-            kernels = self._kernels(self._isolated(node.op, specs, algorithm))
+            with tuning.trying(tuning.forced) as asked:
+                kernels = self._kernels(self._isolated(node.op, specs, algorithm))
+            choices: dict[str, Variant] = {}
+            for family, _, variant in asked:
+                choices.setdefault(family.name, variant)
             # Inputs are counted: bias and residual are branches of a kernel.
             what = f"{type(node.op).__name__} by {algorithm.name}, {len(specs)} inputs"
-            self._units[key] = Unit(what, kernels, node.op, specs, algorithm) if kernels else None
+            self._units[key] = Unit(what, kernels, node.op, specs, algorithm, tuple(choices.items())) if kernels else None
         return self._units[key]
 
     def _isolated(self, op: Op, specs: Sequence[Spec], algorithm: Algorithm) -> Graph:
@@ -135,25 +145,39 @@ class DeviceCheck:
     def problem(self, node: Node, algorithm: Algorithm) -> str:
         """Why `algorithm` must not be used at `node`; nothing where it may."""
         with self._lock:
-            unit = self.unit(node, algorithm)
-            if unit is None or (self._isolating and unit.key not in self._verdicts):
-                return ""
-            return self.examine([unit])[0].problem
+            unit = self._best(node, algorithm)
+            while unit is not None and not self._isolating and unit.key not in self._verdicts:
+                self.examine([unit])
+                unit = self._best(node, algorithm)
+            return self._verdicts[unit.key].problem if unit is not None and unit.key in self._verdicts else ""
+
+    def _best(self, node: Node, algorithm: Algorithm) -> Unit | None:
+        """The unit for the first of tuning's choices that did not fail; the last of them where all did."""
+        unit = self.unit(node, algorithm)
+        while unit is not None and self._failed(unit):
+            problem = self._verdicts[unit.key].problem
+            if not any(self.context.tuning.refuse(family, variant, problem) for family, variant in unit.choices):
+                break
+            failed, unit = unit, self.unit(node, algorithm)
+            if unit is not None and unit.choices != failed.choices:
+                names = "; ".join(str(variant) for _, variant in failed.choices)
+                warnings.warn(f"{unit.what} on {self.device}: not {names}, since {problem}; {'; '.join(str(v) for _, v in unit.choices)} takes its place", DeviceWarning, stacklevel=2)
+        return unit
 
     def examine_first(self, choices: Iterable[tuple[Node, Iterable[Algorithm]]]) -> None:
         """Try for every node the algorithms in order until one passes; all nodes' in one go."""
         with self._lock:
-            rest = [] if self._isolating else [(node, iter(algorithms)) for node, algorithms in choices]
+            rest = [] if self._isolating else [(node, list(algorithms)) for node, algorithms in choices]
             while rest:
                 units, waiting = [], []
                 for node, algorithms in rest:
-                    offered = (self.unit(node, algorithm) for algorithm in algorithms)
+                    offered = (self._best(node, algorithm) for algorithm in algorithms)
                     unit = next((unit for unit in offered if unit is None or not self._failed(unit)), None)
                     if unit is not None and unit.key not in self._verdicts:
                         units.append(unit)
                         waiting.append((node, algorithms))
                 self.examine(units)
-                # Where the unit passed, the node is served; where not, its next algorithm is due.
+                # Where the unit passed, the node is served; where not, its next variant or algorithm is due.
                 rest = [(node, algorithms) for (node, algorithms), unit in zip(waiting, units, strict=True) if self._failed(unit)]
 
     def _failed(self, unit: Unit) -> bool:
@@ -199,15 +223,21 @@ class DeviceCheck:
                 kernel = self._kernel(stem, outcome.entry, options)
                 self._verdicts[kernel] = Verdict(kernel, (kernel,), False, problem=verdict.problem)
 
-    def sample(self, unit: Unit) -> tuple[Sample, Graph]:
-        """The first sample with all of the unit's kernels, lowered; the node itself where there is none."""
+    def sample(self, unit: Unit) -> tuple[Sample, Graph, Mapping[str, Variant]]:
+        """The first sample with all of the unit's kernels, lowered with the unit's choices; the node itself where there is none."""
+        forced = dict(unit.choices)
         for small, specs in samples(unit.op, unit.specs):
-            if not unit.algorithm.supports(_node(small, specs), self.device):
-                continue
-            graph = self._isolated(small, specs, unit.algorithm)
-            if set(self._kernels(graph)) >= set(unit.kernels):
-                return (small, specs), graph
-        return (unit.op, unit.specs), self._isolated(unit.op, unit.specs, unit.algorithm)
+            if unit.algorithm.supports(_node(small, specs), self.device):
+                try:
+                    with self.context.tuning.trying(forced):
+                        graph = self._isolated(small, specs, unit.algorithm)
+                        same = set(self._kernels(graph)) >= set(unit.kernels)
+                except TuningError:  # too small for the variant
+                    continue
+                if same:
+                    return (small, specs), graph, forced
+        with self.context.tuning.trying(forced):
+            return (unit.op, unit.specs), self._isolated(unit.op, unit.specs, unit.algorithm), forced
 
 
 class Trial:
@@ -215,13 +245,19 @@ class Trial:
 
     def __init__(self, check: DeviceCheck, unit: Unit) -> None:
         self.unit, self.check = unit, check
-        (self.op, self.specs), graph = check.sample(unit)
+        (self.op, self.specs), graph, choices = check.sample(unit)
         #: what a kernel should have done for the algorithm, but the host does
         self.hosted = ", ".join(node.label for node in graph.nodes() if isinstance(node.algorithm, HostStep))
         if self.hosted:
             return
         self.inputs = operands(self.op, self.specs)
         self.payload = trials.Payload()
+        with check.context.tuning.trying(choices):
+            self._fill(graph)
+
+    def _fill(self, graph: Graph) -> None:
+        """Put the lowered sample into the payload."""
+        check = self.check
         plan = make_plan(graph, lambda node: node.algorithm.workspace(node, check.device))
         given: Mapping[Value, np.ndarray] = dict(zip(graph.inputs, self.inputs, strict=True))
         self.places: dict[Storage, int] = {}
