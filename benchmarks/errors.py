@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,8 @@ def relative(given: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(given - expected).max() / np.abs(expected).max())
 
 
-def errors_of(geometry: Any, x: np.ndarray, w: np.ndarray, device: Any, force: str | None = None) -> list[Error]:
-    """Forward, input gradient and weight gradient of a layer on `device`, by the algorithms that the plan chooses, or by `force`."""
+def errors_of(geometry: Any, x: np.ndarray, w: np.ndarray, device: Any, force: Mapping[str, str] | None = None) -> list[Error]:
+    """Forward, input gradient and weight gradient of a layer on `device`, by the algorithms that the plan chooses, or by those of `force`."""
     from pycl_cnn.backends import backend
     from pycl_cnn.graph import Graph
     from pycl_cnn.ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
@@ -130,7 +130,7 @@ def errors_of(geometry: Any, x: np.ndarray, w: np.ndarray, device: Any, force: s
             graph = Graph()
             inputs = [graph.input(f"array{index}", array.shape) for index, array in enumerate(operands)]
             graph.outputs = [graph.apply(kind(geometry), *inputs)]
-            forced = {kind.__name__: force} if force and precision == "fast" else None
+            forced = force if precision == "fast" else None
             program = backend(device.backend).compile(optimised(graph), device, {}, forced, precision)
             names = {step.algorithm for step in program.steps if step.operation == kind.__name__}
             results.append((names.pop(), relative(program.run(*operands), expected)))

@@ -398,6 +398,9 @@ cdef extern from "conv.h" nogil:
         int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
         int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
         int64_t outs, parts, line_block
+    struct spread_lines_members "spread_lines_params":
+        int64_t images, rows, cols, channels, grid_rows, grid_cols, outs, tap_rows, tap_cols, pad_top, pad_left
+        int64_t panel_width, line_block
     struct sum_parts_members "sum_parts_params":
         int64_t parts, count
     struct depthwise_members "depthwise_params":
@@ -421,6 +424,8 @@ cdef extern from "conv.h" nogil:
     int64_t weight_gradient_tasks(const weight_gradient_members *p)
     int64_t weight_gradient_scratch_bytes(const weight_gradient_members *p)
     int64_t weight_gradient_lines_scratch_bytes(const weight_gradient_lines_members *p)
+    int64_t spread_lines_tasks(const spread_lines_members *p)
+    int64_t spread_lines_scratch_bytes(const spread_lines_members *p)
     int64_t sum_parts_tasks(const sum_parts_members *p)
     int64_t depthwise_tasks(const depthwise_members *p)
     int64_t depthwise_scratch_bytes(const depthwise_members *p)
@@ -492,6 +497,11 @@ def weight_gradient_lines_params(**members):
     return as_params("weight_gradient_lines", members, p, <char *>&p, sizeof(p))
 
 
+def spread_lines_params(**members):
+    cdef spread_lines_members p = members
+    return as_params("spread_lines", members, p, <char *>&p, sizeof(p))
+
+
 def sum_parts_params(**members):
     cdef sum_parts_members p = members
     return as_params("sum_parts", members, p, <char *>&p, sizeof(p))
@@ -524,6 +534,8 @@ def conv_sizes(str kernel not None, bytes params not None):
     if kernel == "weight_gradient_lines":
         return ((<const weight_gradient_lines_members *>p).parts,
                 weight_gradient_lines_scratch_bytes(<const weight_gradient_lines_members *>p))
+    if kernel == "spread_lines":
+        return spread_lines_tasks(<const spread_lines_members *>p), spread_lines_scratch_bytes(<const spread_lines_members *>p)
     if kernel == "sum_parts":
         return sum_parts_tasks(<const sum_parts_members *>p), 0
     if kernel == "depthwise":
@@ -622,6 +634,12 @@ def weight_gradient_lines_blocks(int64_t lines, int64_t grid_cols, int64_t outs,
     """Default parts and line_block of weight_gradient_lines, as a dict. lines = images * grid_rows; reds as for igemm_blocks."""
     cdef int64_t work = lines * grid_cols * conv_round(outs, vector_length(isa)) * reds
     return {"parts": max(1, min(lines, FEWEST_TASKS, work // LEAST_TASK)), "line_block": 8}
+
+
+def spread_lines_blocks(int64_t lines, int64_t grid_cols, int64_t run, int64_t reds, isa=None):
+    """Default panel_width and line_block of spread_lines, as a dict. lines: of dx, all images; run: tap_cols * channels; reds: tap_rows * outs."""
+    cdef int64_t width = narrowest_panel(run, isa), work = conv_round(grid_cols, tile_rows(isa)) * conv_round(run, width) * (reds + 16)
+    return {"panel_width": width, "line_block": max(1, min(lines, conv_blocks(task_work(lines * work), work)))}
 
 
 def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):

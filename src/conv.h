@@ -126,6 +126,19 @@ struct sum_parts_params {
     int64_t parts, count;
 };
 
+/* ---- spread_lines: input gradient for few channels, stride 1, no dilation ---------------------------------------------
+ * buffers: 0 dy [images][grid_rows][grid_cols][outs], 1 panels (of pack_panels: its outs are the tap_cols * channels floats
+ *          of a kernel row, its taps the kernel rows, its reds the outs), 2 dx [images][rows][cols][channels]
+ * A task computes line_block lines of dx of all images.
+ * tasks: spread_lines_tasks();  scratch: spread_lines_scratch_bytes() */
+struct spread_lines_params {
+    int64_t images, rows, cols, channels;
+    int64_t grid_rows, grid_cols, outs;
+    int64_t tap_rows, tap_cols, pad_top, pad_left;
+    int64_t panel_width; /* as the weights were packed */
+    int64_t line_block;
+};
+
 /* ---- depthwise: groups = channels = outs ---------------------------------------------------------------------------
  * buffers: 0 x, 1 weights [tap_rows][tap_cols][channels], 2 bias [channels] or NULL, 3 residual (laid out as y) or NULL,
  *          4 y
@@ -208,6 +221,20 @@ static inline int64_t conv_lines_scratch_bytes(const struct conv_lines_params *p
 static inline int64_t weight_gradient_lines_scratch_bytes(const struct weight_gradient_lines_params *p) {
     int64_t reds = p->tap_rows * p->tap_cols * p->channels, width = conv_round(p->outs, CHUNK);
     return 4 * ((reds + p->grid_cols) * width + band_floats((const struct patch_geometry *)p, p->line_block));
+}
+
+static inline int64_t spread_lines_tasks(const struct spread_lines_params *p) {
+    return conv_blocks(p->images * p->rows, p->line_block);
+}
+
+/* A line of dx with all that its pixels' runs reach around it. */
+static inline int64_t spread_line_floats(const struct spread_lines_params *p) {
+    int64_t reached = p->grid_cols - 1 + p->tap_cols, inside = p->pad_left + p->cols;
+    return conv_round((reached > inside ? reached : inside) * p->channels, CHUNK);
+}
+
+static inline int64_t spread_lines_scratch_bytes(const struct spread_lines_params *p) {
+    return 4 * (TILE_FLOATS + spread_line_floats(p));
 }
 
 static inline int64_t weight_gradient_tasks(const struct weight_gradient_params *p) {

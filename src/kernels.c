@@ -13,6 +13,7 @@ KERNELS(X)
 #include "conv_igemm.c"
 #include "conv_lines.c"
 #include "conv_lines_gradient.c"
+#include "conv_spread.c"
 #include "conv_weight_gradient.c"
 #include "conv_depthwise.c"
 #include "winograd.c"

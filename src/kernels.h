@@ -41,6 +41,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(conv_lines, struct conv_lines_params, 5)                                                                         \
     X(weight_gradient, struct weight_gradient_params, 3)                                                               \
     X(weight_gradient_lines, struct weight_gradient_lines_params, 3)                                                   \
+    X(spread_lines, struct spread_lines_params, 3)                                                                     \
     X(sum_parts, struct sum_parts_params, 2)                                                                           \
     X(depthwise, struct depthwise_params, 5)                                                                           \
     X(depthwise_weight_gradient, struct depthwise_weight_gradient_params, 3)                                           \

@@ -510,3 +510,40 @@ def test_instruction_sets():
     kernels.set_isa(active)
     with pytest.raises(ValueError, match="instruction set must be one that this processor has"):
         kernels.set_isa("altivec")
+
+
+# ---- spread_lines ------------------------------------------------------------------------------------------------------
+
+@settings(deadline=None)
+@given(st.data())
+def test_spread_lines(data):
+    """The input gradient is the sum, over pixels of dy and taps, of what each adds to dx; anything that falls outside of dx is lost."""
+    draw = data.draw
+    n, channels, outs = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 5, 6, 16, 20])), draw(st.sampled_from([1, 5, 16, 33]))
+    taps = [draw(st.integers(1, 5)) for _ in range(2)]
+    pads = [(draw(st.integers(0, 6)), draw(st.integers(0, 6))) for _ in range(2)]
+    size = [draw(st.integers(max(1, t - sum(p)), 12)) for t, p in zip(taps, pads)]
+    grid = [s + sum(p) - t + 1 for s, p, t in zip(size, pads, taps)]
+    isa = draw(st.sampled_from(ISAS))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    dy, w = random(rng, n, *grid, outs), random(rng, outs, *taps, channels)
+    run_length = taps[1] * channels
+    width = draw(st.sampled_from([kernels.vector_length(isa), kernels.panel_width(isa)] + [8] * (kernels.vector_length(isa) == 16 and run_length <= 8)))
+    pack = dict(groups=1, outs=run_length, tap_rows=taps[0], tap_cols=1, reds=outs, panel_width=width, offset=0, group_stride=0,
+                out_stride=1, tap_row_stride=run_length, tap_col_stride=0, red_stride=taps[0] * run_length)
+    members = dict(images=n, rows=size[0], cols=size[1], channels=channels, grid_rows=grid[0], grid_cols=grid[1], outs=outs,
+                   tap_rows=taps[0], tap_cols=taps[1], pad_top=pads[0][0], pad_left=pads[1][0], panel_width=width,
+                   line_block=draw(st.integers(1, 40)))
+    panels, dx = Guarded((-(-run_length // width) * taps[0] * outs * width,)), Guarded((n, *size, channels))
+    run([("pack_panels", pack, [1, 2]), ("spread_lines", members, [0, 2, 3])], [dy, w, panels.array, dx.array], isa, outputs=[2, 3])
+
+    expected, magnitude = (np.zeros((n, *(s + sum(p) for s, p in zip(size, pads)), channels)) for _ in range(2))
+    for r in range(taps[0]):
+        for s in range(taps[1]):
+            window = np.s_[:, r:r + grid[0], s:s + grid[1]]
+            expected[window] += dy.astype(np.float64) @ w[:, r, s].astype(np.float64)
+            magnitude[window] += np.abs(dy).astype(np.float64) @ np.abs(w[:, r, s])
+    inside = np.s_[:, pads[0][0]:pads[0][0] + size[0], pads[1][0]:pads[1][0] + size[1]]
+    assert (np.abs(dx.array - expected[inside]) <= tolerance(taps[0] * taps[1] * outs, magnitude[inside])).all()
+    panels.check()
+    dx.check()

@@ -216,6 +216,74 @@ class LineConvolution(ImplicitGemm):
         return not pointwise and 2 * shortest >= _kernels.tile_rows() and distance <= 16 * _kernels.vector_length()
 
 
+class SpreadLines(CpuAlgorithm):
+    """Input gradient of few channels: each pixel of dy adds runs of floats to rows of dx. See src/conv_spread.c."""
+
+    name = "spread_lines"
+    reason = "few channels: the taps of a kernel row and their channels are vector lanes"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        g, _, _, _ = roles(node.op)
+        return g.groups == 1 and g.stride == g.dilation == (1, 1) and node.op.epilogue == Epilogue()  # type: ignore[attr-defined]
+
+    def pays(self, node: Node, device: Device) -> bool:
+        """A model of both costs in vectors: `lines` has the channels as lanes (of half vectors, where they are enough) and multiplies
+        the padding too; here runs are lanes, and are added to the line one by one."""
+        g, _, _, _ = roles(node.op)
+        r, s = g.kernel
+        lanes = _kernels.vector_length()
+        channels = 0.5 if lanes == 16 and g.channels <= 8 else -(-g.channels // lanes)
+        run = -(-s * g.channels // lanes)
+        lines = g.size[0] * g.size[1] * r * s * g.out_channels * channels
+        spread = run * (g.out[0] * g.out[1] * r * g.out_channels + 16 * g.size[0] * g.out[1])
+        return spread < 0.8 * lines
+
+    def _blocks(self, g: ConvGeometry) -> dict[str, int]:
+        return _kernels.spread_lines_blocks(g.batch * g.size[0], g.out[1], g.kernel[1] * g.channels, g.kernel[0] * g.out_channels)
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        g, _, _, _ = roles(node.op)
+        run = g.kernel[1] * g.channels
+        layout = {
+            "groups": 1,
+            "outs": run,
+            "tap_rows": g.kernel[0],
+            "tap_cols": 1,
+            "reds": g.out_channels,
+            "panel_width": self._blocks(g)["panel_width"],
+            "offset": 0,
+            "group_stride": 0,
+            "out_stride": 1,
+            "tap_row_stride": run,
+            "tap_col_stride": 0,
+            "red_stride": g.kernel[0] * run,
+        }
+        with graph.at(node):
+            graph.rewire(node, 1, graph.apply(PackPanels(make_panels([layout])), node.inputs[1]))
+        return node
+
+    def launches(self, node: Node) -> list[Launch]:
+        g, _, _, _ = roles(node.op)
+        return [
+            conv_launch(
+                "spread_lines",
+                (*node.inputs, node.outputs[0]),
+                images=g.batch,
+                rows=g.size[0],
+                cols=g.size[1],
+                channels=g.channels,
+                grid_rows=g.out[0],
+                grid_cols=g.out[1],
+                outs=g.out_channels,
+                tap_rows=g.kernel[0],
+                tap_cols=g.kernel[1],
+                pad_top=g.padding[0][0],
+                pad_left=g.padding[1][0],
+                **self._blocks(g),
+            )
+        ]
+
+
 @dataclass(frozen=True)
 class PackTaps(Op):
     """Depthwise weights w[c,r,s,1] as [tap][c]; one set for each phase, one behind the other."""
@@ -379,7 +447,7 @@ class DepthwiseWeightGradient(CpuAlgorithm):
 
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
     Conv: [Depthwise(), LineConvolution(), ImplicitGemm()],
-    ConvBackwardInput: [Depthwise(), LineConvolution(), ImplicitGemm()],
+    ConvBackwardInput: [Depthwise(), SpreadLines(), LineConvolution(), ImplicitGemm()],
     ConvBackwardWeight: [DepthwiseWeightGradient(), LineWeightGradient(), WeightGradient()],
     PackPanels: [PackPanelsAlgorithm()],
     PackTaps: [PackTapsAlgorithm()],
