@@ -1,0 +1,117 @@
+"""How fast the devices of this machine run a small convolutional network, beside the native CPU backend: what device "auto" goes by.
+
+Measured in the first few sessions for each device, driver and machine, in turns with the native backend, so that other programs disturb both;
+the least times are remembered in the user's cache folder, as is the problem of a device that fails. A session spends about two seconds on
+it: what it does not come to, a later one measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from ..cache import read_cache, update_cache
+from .base import Device
+from .ceilings import machine_key
+
+FILE = "placement.json"
+ENTRY = ("seconds", "native", "problem", "sessions")
+SESSION_SECONDS = 2.0  # after which no further device is begun with
+SESSIONS = 3  # that measure a device
+MEASURE_SECONDS = 0.25  # that runs of both are repeated for
+SLOW_SECONDS = 0.05  # a device that needs longer for a small part of the work is not asked for the whole
+CHANNELS, LAYERS = 64, 4
+SMALL, LARGE = 14, 56  # edges of the images, of which the kernels' blocks are multiples
+
+
+@dataclass(frozen=True)
+class Result:
+    """Seconds of a device and of the native backend beside it, or the problem that the device has."""
+
+    device: Device
+    seconds: float = 0.0
+    native: float = 0.0
+    problem: str = ""
+    sessions: int = 1  # that it was measured in
+
+    def with_earlier(self, earlier: Result) -> Result:
+        """The least times of this session and earlier ones."""
+        if self.problem:
+            return self
+        return Result(self.device, min(self.seconds, earlier.seconds), min(self.native, earlier.native), "", self.sessions + earlier.sessions)
+
+    def __str__(self) -> str:
+        took = f"fails ({self.problem})" if self.problem else f"{self.seconds * 1e3:.2f} ms, cpu {self.native * 1e3:.2f} ms"
+        return f"{self.device.label} {took}"
+
+
+def race(native: Device, devices: Sequence[Device]) -> tuple[list[Result], list[Device]]:
+    """What is known or now measured about `devices`, in their order, and the devices that there was no time for."""
+    known = read_cache(FILE)
+    results: list[Result] = []
+    left: list[Device] = []
+    begin = perf_counter()
+    for device in devices:
+        entry = known.get(_key(native, device))
+        earlier = Result(device, **entry) if isinstance(entry, dict) and set(entry) == set(ENTRY) else None
+        late = perf_counter() - begin > SESSION_SECONDS
+        if earlier is not None and (late or earlier.problem or earlier.sessions >= SESSIONS):
+            results.append(earlier)
+        elif late:
+            left.append(device)
+        else:
+            result = _measured(native, device)
+            results.append(result.with_earlier(earlier) if earlier else result)
+            update_cache(FILE, {_key(native, device): {name: getattr(results[-1], name) for name in ENTRY}})
+    return results, left
+
+
+def _key(native: Device, device: Device) -> str:
+    from .cpu.threads import get_num_threads
+
+    return machine_key(device.platform, device.name, device.driver, native.driver, f"{get_num_threads()} threads")
+
+
+def _measured(native: Device, device: Device) -> Result:
+    try:
+        (small,) = _least([_runner(device, SMALL, 1)])
+        if small > SLOW_SECONDS:
+            scale = LAYERS * (LARGE / SMALL) ** 2
+            (beside,) = _least([_runner(native, LARGE, LAYERS)])
+            return Result(device, small * scale, beside)
+        seconds, beside = _least([_runner(device, LARGE, LAYERS), _runner(native, LARGE, LAYERS)])
+        return Result(device, seconds, beside)
+    except Exception as error:  # whatever a broken driver does, the choice goes on without it
+        return Result(device, problem=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+def _runner(device: Device, edge: int, layers: int) -> Callable[[], object]:
+    """A run of `layers` convolutions 3x3 with ReLU on one image, copies to and from the device included."""
+    from ..compiler import compile as compile_model
+    from ..nn import Conv2d, ReLU, Sequential
+    from ..nn.init import skipped
+
+    with skipped():
+        model = Sequential(*(layer for _ in range(layers) for layer in (Conv2d(CHANNELS, CHANNELS, 3, padding=1), ReLU()))).eval()
+    generator = np.random.default_rng(0)
+    for parameter in model.parameters():
+        parameter.data = (0.05 * generator.standard_normal(parameter.shape)).astype(np.float32)
+    x = generator.standard_normal((1, edge, edge, CHANNELS), dtype=np.float32)
+    program = compile_model(model, x.shape, device=device, layout="NHWC", algorithms={"Conv": "igemm"})
+    if not np.isfinite(program.run(x)).all():
+        raise ArithmeticError("the results are not finite")
+    return lambda: program.run(x)
+
+
+def _least(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """The least seconds of each, run in turns."""
+    best, begin = [float("inf")] * len(runs), perf_counter()
+    while perf_counter() - begin < MEASURE_SECONDS:
+        for index, run in enumerate(runs):
+            start = perf_counter()
+            run()
+            best[index] = min(best[index], perf_counter() - start)
+    return best
