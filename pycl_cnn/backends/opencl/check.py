@@ -30,6 +30,7 @@ from ..base import Algorithm, Device
 from ..host import HostStep
 from . import trials
 from .call import At, OpenClAlgorithm, Table, Zeros
+from .devices import made_once
 from .programs import Context, open_context
 from .samples import Sample, operands, samples, terms
 from .sources import source_text
@@ -349,7 +350,7 @@ def source_mark(stem: str) -> str:
     return f"{zlib.crc32(source_text(stem).encode()):08x}"
 
 
-@functools.cache
+@made_once
 def device_check(index: int) -> DeviceCheck:
     """The check of OpenCL device `index`."""
     from . import BACKEND

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 from dataclasses import dataclass
 
 from ...errors import DeviceError
@@ -42,6 +43,19 @@ class DeviceInfo:
         return f"{self.platform} {self.platform_version} | {self.name} | {self.driver_version}"
 
 
+def made_once(function):
+    """`functools.cache` for what must not be made twice: a thread that comes second waits."""
+    lock, cached = threading.RLock(), functools.cache(function)
+
+    @functools.wraps(function)
+    def call(*arguments):
+        with lock:
+            return cached(*arguments)
+
+    call.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
+    return call
+
+
 def import_pyopencl():
     try:
         return importlib.import_module("pyopencl")
@@ -67,7 +81,7 @@ def _platform_devices():
     return found
 
 
-@functools.cache
+@made_once
 def _native_devices():
     return tuple(_platform_devices())
 
@@ -94,7 +108,7 @@ def _describe(index, native):
     )
 
 
-@functools.cache
+@made_once
 def devices():
     """All OpenCL devices of all platforms as a flat tuple of `DeviceInfo`; empty when no driver is installed.
 

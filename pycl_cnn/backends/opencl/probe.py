@@ -7,7 +7,6 @@ on one core: how many cores are free at the moment does not matter, and the cand
 
 from __future__ import annotations
 
-import functools
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...cache import read_cache, update_cache
-from .devices import DeviceInfo, OpenCLUnavailable
+from .devices import DeviceInfo, OpenCLUnavailable, made_once
 from .known_devices import KNOWN
 from .sources import build_options, source_text
 from .trials import MEMORY, Payload, decoded, run
@@ -134,7 +133,7 @@ def known(device: DeviceInfo) -> Capabilities | None:
     return None
 
 
-@functools.cache
+@made_once
 def capabilities(device: DeviceInfo) -> Capabilities:
     """The `Capabilities` of a device: known, or measured once (a few seconds) and remembered in the user's cache folder."""
     shipped = known(device)

@@ -163,7 +163,7 @@ def open_tuning(device, capabilities):
     return Tuning(facts_of(device), limits_of(device, capabilities), tuned_source(), own_records(), shipped())
 
 
-@functools.cache
+@_devices.made_once
 def _open(index):
     return Context(_devices.devices()[index])
 
