@@ -46,6 +46,11 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     @property
+    def kind(self) -> str:
+        """What people call such a module, in a summary."""
+        return type(self).__name__
+
+    @property
     def training(self) -> bool:
         """Whether layers like dropout and batch norm behave as in training. A trace may decide for the whole model."""
         tracer = active_tracer()

@@ -99,8 +99,12 @@ class Importer:
                 name = f"{node.domain}::{node.op}" if node.domain else node.op
                 raise UnsupportedError(f"{node.label}: the operator {name} is not supported")
             return self.apply(operator, Call(node, self.opsets.get("", 1), self.training), inputs)
-        except (PyclError, NeedsValue, SplitsModel):
+        except (NeedsValue, SplitsModel):
             raise
+        except PyclError as error:
+            if node.label in str(error):
+                raise
+            raise (ShapeError(node.label, str(error)) if isinstance(error, ShapeError) else type(error)(f"{node.label}: {error}")) from error
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError) as error:
             shapes = [None if x is None else tuple(x.shape) for x in inputs]
             raise ShapeError(node.label, f"its inputs and attributes do not fit ({type(error).__name__}: {error})", shapes=shapes) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,7 +16,7 @@ from ..nn.module import Module
 from ..nn.parameter import Parameter
 from ..ops.base import FLOAT
 from ..placement import device as find_device
-from ..trace import Symbol, active_tracer
+from ..trace import Call, Symbol, active_tracer
 from .importer import Importer, Scope, SplitsModel, as_value
 from .node import NeedsValue, Tensor
 from .operators.table import operators
@@ -73,6 +74,13 @@ class OnnxModel(Module):
         fixed = {*self._tensors, *self._constants}
         return [sorted(names - fixed) for names in reversed(needed)]
 
+    def __deepcopy__(self, memo: dict) -> OnnxModel:
+        """A model with weights of its own; the file is shared, since nobody writes to it."""
+        twin = copy.copy(self)
+        twin._tensors = copy.deepcopy(self._tensors, memo)
+        twin.bound = {}
+        return twin
+
     # ---- parts --------------------------------------------------------------------------------------------------------
 
     def own_tensors(self) -> list[tuple[str, Parameter]]:
@@ -114,8 +122,15 @@ class OnnxModel(Module):
             raise ShapeError("onnx", f"the inputs {names} must be given once each", given=sorted(given))
         scope = Scope({name: given[name] for name in names}, self.tensor)
         importer = Importer(self.file.functions, self.file.opsets, self.training)
+        tracer = active_tracer()
+        assert tracer is not None
         try:
-            importer.walk(self.nodes, scope)
+            for node in self.nodes:
+                first = tracer.graph.serial
+                importer.step(node, scope)
+                result = scope.tensors[next(name for name in node.outputs if name)]
+                part = _Part(node.op, {name: self._tensors[name] for name in node.inputs if name in self._tensors})
+                tracer.calls.append(Call(node.name or node.outputs[0], part, first, tracer.graph.serial, result))
         except (NeedsValue, SplitsModel) as error:
             raise UnsupportedError(f"{error}; called as net(x) the model runs in stages, but one program cannot hold it") from None
         results = tuple(Symbol(as_value(scope.get(info.name))) for info in self.outputs)
@@ -157,6 +172,20 @@ class OnnxModel(Module):
     def __repr__(self) -> str:
         parts = [", ".join(f"{info.name}: {info.dtype}{list(info.shape or ())}" for info in infos) for infos in (self.inputs, self.outputs)]
         return f"OnnxModel({parts[0]} -> {parts[1]}; {len(self.nodes)} nodes)"
+
+
+class _Part(Module):
+    """A node and its weights, for summaries."""
+
+    def __init__(self, kind: str, tensors: Mapping[str, Parameter]) -> None:
+        self._kind, self._tensors = kind, tensors
+
+    @property
+    def kind(self) -> str:
+        return self._kind
+
+    def own_tensors(self) -> list[tuple[str, Parameter]]:
+        return list(self._tensors.items())
 
 
 def _as_array(info: ValueInfo, value: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from ..backends.base import Memory
 from ..compiler import Spec, begin, trace_forward
 from ..graph import Node
 from ..nn.module import Module
-from ..nn.parameter import Buffer, Parameter
+from ..nn.parameter import Buffer
 from ..ops.base import FLOAT
 from ..ops.conv import Conv, ConvBackwardInput
 from ..ops.leaf import Constant, Input, State
@@ -120,7 +120,8 @@ def summarize(model: Module, input_shape: Sequence[int] | Sequence[Sequence[int]
 def _rows(tracer: Tracer) -> list[Row]:
     """A row for each call of a module without parts, and for each operation that a module with parts does itself."""
     nodes = {node.order[1]: node for node in tracer.graph.nodes()}
-    leaves = [call for call in tracer.calls if next(call.module.children(), None) is None]
+    called_inside = {id(outer) for before, outer in zip(tracer.calls, tracer.calls[1:], strict=False) if before.first >= outer.first and before.last > outer.first}
+    leaves = [call for call in tracer.calls if next(call.module.children(), None) is None and id(call) not in called_inside]
     owners = {serial for call in leaves for serial in range(call.first + 1, call.last + 1)}
     rows = []
     seen: set[int] = set()
@@ -131,7 +132,7 @@ def _rows(tracer: Tracer) -> list[Row]:
     for _, item in sorted(found, key=lambda entry: entry[0]):
         if isinstance(item, Call):
             inside = [nodes[s] for s in range(item.first + 1, item.last + 1) if s in nodes]
-            rows.append(_row(item.name, type(item.module).__name__, _result_shape(item), _new_parameters(item.module, seen), inside))
+            rows.append(_row(item.name, item.module.kind, _result_shape(item), _new_parameters(item.module, seen), inside))
         else:
             owner = modules[item.scope]
             rows.append(_row(item.scope, item.op.name.lower(), _user_shape(item, nodes), _new_parameters(owner, seen), [item]))
@@ -153,7 +154,7 @@ def _multiply_adds(node: Node) -> int:
 
 def _new_parameters(module: Module, seen: set[int]) -> int:
     """Elements of the module's own parameters that were not counted before."""
-    own = {id(value): value for value in vars(module).values() if isinstance(value, Parameter) and not isinstance(value, Buffer)}
+    own = {id(value): value for _, value in module.own_tensors() if not isinstance(value, Buffer)}
     new = [parameter for key, parameter in own.items() if key not in seen]
     seen.update(own)
     return sum(parameter.size for parameter in new)
