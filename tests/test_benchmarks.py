@@ -69,7 +69,7 @@ def test_contenders_take_turns_and_missing_ones_are_named(tmp_path: Path) -> Non
     assert len(result.entries["cpu-1thread"].values) == 2
     assert result.entries["onnxruntime"].problem.startswith("missing: no environment of peers")
     assert made.versions["reference"]["pycl_cnn"] == pc.__version__
-    text = report.markdown([result], machine(), made.versions)
+    text = report.markdown([report.Record([result], machine(), made.versions)])
     assert "missing [1]" in text
     assert "1. inference/lenet5-b1@reference, onnxruntime: missing" in text
 
@@ -137,8 +137,12 @@ def machine() -> dict[str, object]:
     return describe() | {"command": "python -m benchmarks.compare", "threads": 2, "rounds": 2, "seconds": 0.1}
 
 
-def result(ours: float, peer: float, limit: float) -> session.Result:
-    known = rows.Row("inference", "resnet18", 1, ("cpu", "torch", "ncnn"), (rows.Bar(limit, ("torch", "ncnn")),), "inference")
+def record(*results: session.Result, **changed: object) -> report.Record:
+    return report.Record(list(results), machine() | changed, {})
+
+
+def result(ours: float, peer: float, limit: float, batch: int = 1) -> session.Result:
+    known = rows.Row("inference", "resnet18", batch, ("cpu", "torch", "ncnn"), (rows.Bar(limit, ("torch", "ncnn")),), "inference")
     entries = {
         "cpu": session.Entry([ours] * 3),
         "torch": session.Entry([peer] * 3),
@@ -148,9 +152,9 @@ def result(ours: float, peer: float, limit: float) -> session.Result:
 
 
 def test_losses_are_shown_with_wins() -> None:
-    text = report.markdown([result(0.010, 0.020, 0.65), result(0.030, 0.020, 0.65)], machine(), {})
+    text = report.markdown([record(result(0.010, 0.020, 0.65), result(0.030, 0.020, 0.65, batch=2))])
     assert "| ResNet-18 224, batch 1 | **10.0** | 20.0 | missing [1] | 0.50 | bar 0.65: met (0.5 of PyTorch) |" in text
-    assert "| ResNet-18 224, batch 1 | 30.0 | **20.0** | missing [2] | 1.50 | bar 0.65: **missed** (1.5 of PyTorch) |" in text
+    assert "| ResNet-18 224, batch 2 | 30.0 | **20.0** | missing [2] | 1.50 | bar 0.65: **missed** (1.5 of PyTorch) |" in text
     assert "1 to be reached were met, 1 missed, 0 not measured." in text
 
 
@@ -158,7 +162,7 @@ def test_results_survive_json_and_blocks_are_replaced(tmp_path: Path) -> None:
     known = next(r for r in rows.ROWS if r.name == "start/resnet18-b1")
     entries = {"cpu": session.Entry([0.2, 0.1]), "onnxruntime": session.Entry([0.2]), "openvino": session.Entry(problem="missing: x")}
     source, page = tmp_path / "results.json", tmp_path / "page.md"
-    source.write_text(report.to_json([session.Result(known, entries)], machine(), {"cpu": {"pycl_cnn": "1"}}))
+    source.write_text(report.to_json(report.Record([session.Result(known, entries)], machine(), {"cpu": {"pycl_cnn": "1"}})))
     assert [r["row"] for r in json.loads(source.read_text())["rows"]] == [known.name]
     page.write_text(f"# Before\n\n{report.begin('compare')}\nstale\n{report.end('compare')}\n\nAfter.\n")
     assert command.main(["--from", str(source), "--out", str(page)]) == 0
@@ -170,6 +174,33 @@ def test_results_survive_json_and_blocks_are_replaced(tmp_path: Path) -> None:
     page.write_text(report.begin("compare"))
     with pytest.raises(ValueError, match="no end mark"):
         report.put_block(page, "compare", "new")
+
+
+def test_sessions_are_joined_by_rows_and_threads(tmp_path: Path) -> None:
+    known = {r.name: r for r in rows.ROWS}
+
+    def session_of(name: str, times: dict[str, float], **changed: object) -> Path:
+        entries = {
+            row: session.Result(known[row], {"cpu": session.Entry([seconds]), "torch": session.Entry([0.1])}) for row, seconds in times.items()
+        }
+        path = tmp_path / f"{name}.json"
+        path.write_text(report.to_json(record(*entries.values(), command=f"python -m {name}", **changed)))
+        return path
+
+    page = tmp_path / "page.md"
+    files = [
+        session_of("first", {"inference/vgg16-b1": 0.02, "inference/lenet5-b1": 0.04}),
+        session_of("second", {"inference/vgg16-b1": 0.03}),
+        session_of("third", {"inference/vgg16-b1": 0.05}, threads=1),
+    ]
+    command.main([word for path in files for word in ("--from", str(path))] + ["--out", str(page)])
+    text = page.read_text()
+    assert all(f"    python -m {name}\n" in text for name in ("first", "second", "third"))
+    two, one = text.partition("### Inference, 1 thread\n")[::2]
+    assert "### Inference, 2 threads\n" in two
+    assert two.index("| LeNet-5 28x28, batch 1 | **40.0** | 100 |") < two.index("| VGG-16 224, batch 1 | **30.0** | 100 |")
+    assert "20.0" not in text
+    assert "| VGG-16 224, batch 1 | **50.0** | 100 |" in one
 
 
 def test_command_line_in_the_report_names_no_places() -> None:

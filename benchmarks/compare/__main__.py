@@ -30,7 +30,15 @@ def parser() -> argparse.ArgumentParser:
         help="Python of the environment that holds the peers (default: $PYCL_CNN_PEERS_PYTHON); without it they are reported as missing",
     )
     made.add_argument("--folder", type=Path, default=Settings.folder, help="for weights and exported models (default: in the user's cache)")
-    made.add_argument("--from", dest="source", type=Path, metavar="FILE.json", help="render results of an earlier run instead of measuring")
+    made.add_argument(
+        "--from",
+        dest="sources",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.json",
+        help="render results of earlier runs instead of measuring; may be repeated, a later file's rows go before an earlier one's",
+    )
     made.add_argument(
         "--out", type=Path, action="append", default=[], help="a .json file, or a .md file whose block is replaced; may be repeated"
     )
@@ -44,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(f"{row.section:10} {row.name}" for row in ROWS))
         return 0
-    if options.source:
-        results, machine, versions = report.from_json(options.source.read_text(encoding="utf-8"))
+    if options.sources:
+        records = [report.from_json(source.read_text(encoding="utf-8")) for source in options.sources]
     else:
         try:
             rows = selected(options.rows)
@@ -56,24 +64,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         settings.say = lambda text: print(text, file=sys.stderr, flush=True)
         session = Session(settings)
-        versions = session.versions
         machine = describe() | {
             "command": shlex.join(["python", "-m", "benchmarks.compare", *_public(given)]),
             "threads": options.threads,
             "rounds": options.rounds,
             "seconds": options.seconds,
         }
-        results = []
+        record = report.Record([], machine, session.versions)
+        records = [record]
         for row in rows:
-            results.append(session.measure(row))
+            record.results.append(session.measure(row))
             for path in options.out:
                 if path.suffix == ".json":  # written again after every row: an interrupted session has lost one row only
-                    path.write_text(report.to_json(results, machine, versions), encoding="utf-8")
+                    path.write_text(report.to_json(record), encoding="utf-8")
     for path in options.out:
         if path.suffix != ".json":
-            report.put_block(path, "compare", report.markdown(results, machine, versions))
+            report.put_block(path, "compare", report.markdown(records))
     if not options.out:
-        print(report.markdown(results, machine, versions))
+        print(report.markdown(records))
+    results = [result for group in report.by_threads(records).values() for result in group]
     return 1 if report.tally(results)[1] else 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,29 +50,38 @@ def put_block(path: Path, name: str, text: str) -> None:
     path.write_text(page, encoding="utf-8")
 
 
+@dataclass
+class Record:
+    """A session: its results, the machine with the command and its settings, and each contender's versions."""
+
+    results: list[Result]
+    machine: dict[str, Any]
+    versions: dict[str, dict[str, str]]
+
+
 # ---- JSON ----------------------------------------------------------------------------------------------------------------
 
 
-def to_json(results: Sequence[Result], machine: dict[str, Any], versions: dict[str, dict[str, str]]) -> str:
+def to_json(record: Record) -> str:
     rows = [
         {
             "row": r.row.name,
             "judge": r.judge,
             "entries": {n: {"values": e.values, "problem": e.problem, "note": e.note} for n, e in r.entries.items()},
         }
-        for r in results
+        for r in record.results
     ]
-    return json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1)
+    return json.dumps({"machine": record.machine, "versions": record.versions, "rows": rows}, indent=1)
 
 
-def from_json(text: str) -> tuple[list[Result], dict[str, Any], dict[str, dict[str, str]]]:
+def from_json(text: str) -> Record:
     """What `to_json` wrote; rows that exist no more are left out."""
     data = json.loads(text)
     known = {row.name: row for row in ROWS}
     results = [
         Result(known[r["row"]], {n: Entry(**e) for n, e in r["entries"].items()}, judge=r["judge"]) for r in data["rows"] if r["row"] in known
     ]
-    return results, data["machine"], data["versions"]
+    return Record(results, data["machine"], data["versions"])
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------------
@@ -136,22 +146,50 @@ def _judges(results: Sequence[Result]) -> str:
     return ", ".join(dict.fromkeys(result.judge for result in results if result.judge)) or "nobody"
 
 
-def markdown(results: Sequence[Result], machine: dict[str, Any], versions: dict[str, dict[str, str]]) -> str:
-    """All tables, what was missing, the machine, and what was measured with what."""
-    lines = [
+def by_threads(records: Sequence[Record]) -> dict[int, list[Result]]:
+    """For each number of threads, the most first, the results in the rows' order; of a row that two sessions measured, the later."""
+    places = {row.name: place for place, row in enumerate(ROWS)}
+    found: dict[int, dict[str, Result]] = {}
+    for record in records:
+        found.setdefault(record.machine["threads"], {}).update({result.row.name: result for result in record.results})
+    return {
+        threads: sorted(found[threads].values(), key=lambda result: places.get(result.row.name, len(places)))
+        for threads in sorted(found, reverse=True)
+    }
+
+
+def _session(machine: dict[str, Any]) -> list[str]:
+    """Where, when and how a session measured."""
+    return [
         f"Measured {machine['date']} on {machine['processor']} ({machine['processors']} processors, {machine['vectors']}), {machine['memory']},",
         f"{machine['system']}, commit {machine['commit']}, by",
         "",
         f"    {machine['command']}",
         "",
-        f"{machine['threads']} threads, float32, {machine['rounds']} rounds in turns of {machine['seconds']} s; medians; the fastest of a row in bold.",
-        f"Before anything was timed, outputs (in training losses and gradients) agreed with those of {_judges(results)}.",
+        f"{count(machine['threads'])}, float32, {machine['rounds']} rounds in turns of {machine['seconds']} s; medians.",
+        "",
+    ]
+
+
+def count(threads: int) -> str:
+    return f"{threads} thread{'s' if threads != 1 else ''}"
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """All tables, what was missing, the machines, and what was measured with what."""
+    lines = [line for record in records for line in _session(record.machine)]
+    groups = by_threads(records)
+    results = [result for group in groups.values() for result in group]
+    lines += [
+        f"The fastest of a row in bold. Before anything was timed, outputs (in training losses and gradients) agreed with those of {_judges(results)}."
     ]
     notes: list[str] = []
-    for section, (title, text) in SECTIONS.items():
-        chosen = [result for result in results if result.row.section == section]
-        if chosen:
-            lines += ["", f"### {title}", "", text, "", *table(chosen, notes)]
+    for threads, group in groups.items():
+        behind = "" if len(groups) == 1 else f", {count(threads)}"
+        for section, (title, text) in SECTIONS.items():
+            chosen = [result for result in group if result.row.section == section]
+            if chosen:
+                lines += ["", f"### {title}{behind}", "", text, "", *table(chosen, notes)]
     if notes:
         lines += ["", "Not in the tables:", "", *[f"{number}. {note}" for number, note in enumerate(notes, 1)]]
     choices = [(r.row.name, CONTENDERS[n].title, e.note) for r in results for n, e in r.entries.items() if e.note and e.values]
@@ -159,6 +197,7 @@ def markdown(results: Sequence[Result], machine: dict[str, Any], versions: dict[
         lines += ["", "Tried out, and the faster taken:", "", *[f"* {row}, {title}: {note}" for row, title, note in choices]]
     met, missed, open_ = tally(results)
     lines += ["", f"{met} to be reached were met, {missed} missed, {open_} not measured.", "", "Versions and devices:", ""]
+    versions = {name: entry for record in records for name, entry in record.versions.items()}
     lines += [
         f"* {CONTENDERS[name].title}: {', '.join(f'{key} {value}' for key, value in entry.items())}" for name, entry in versions.items()
     ]
