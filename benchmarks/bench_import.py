@@ -23,13 +23,14 @@ class Import:
 class Memory:
     """Peak resident memory after building, loading and running a network on the CPU backend."""
 
-    params = (("lenet5", "mobilenet_v2", "resnet18"),)
-    param_names = ("network",)
+    params = ((*((name, 1) for name in NETWORKS), ("resnet18", 16)),)
+    param_names = ("(network, batch)",)
 
-    def peakmem_inference(self, name: str) -> None:
+    def peakmem_inference(self, case: tuple[str, int]) -> None:
         import pycl_cnn as pc
 
-        x, _ = batch_of(NETWORKS[name], 1)
+        name, batch = case
+        x, _ = batch_of(NETWORKS[name], batch)
         pc.compile(seeded(NETWORKS[name]).eval(), x.shape, device=device("cpu")).run(x)
 
 

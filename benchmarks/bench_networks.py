@@ -1,6 +1,9 @@
-"""Whole networks at batch 1: inference, the time to make a program, and the overhead of a run."""
+"""Whole networks: inference, the time to make a program and to be ready, and the overhead of a run."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -31,6 +34,66 @@ class Inference:
 
     def time_run(self, where: str, name: str) -> None:
         self.program.run(self.x)
+
+
+class Batch:
+    """Sixteen images at once, and one on one thread, on the CPU backend."""
+
+    params = (((16, 2), (1, 1)),)
+    param_names = ("(batch, threads)",)
+
+    def setup(self, size: tuple[int, int]) -> None:
+        import pycl_cnn as pc
+
+        batch, threads = size
+        network = NETWORKS["resnet18"]
+        self.x, _ = batch_of(network, batch)
+        self.before = pc.get_num_threads()
+        pc.set_num_threads(threads)
+        model = seeded(network).eval()
+        self.program = pc.compile(model, self.x.shape, device=device("cpu"))
+        # An image's result does not depend on those beside it.
+        agree(self.program.run(self.x)[:1], pc.compile(model, network.input_shape(1), device=device("cpu")).run(self.x[:1]))
+
+    def teardown(self, size: tuple[int, int]) -> None:
+        import pycl_cnn as pc
+
+        pc.set_num_threads(self.before)
+
+    def time_run(self, size: tuple[int, int]) -> None:
+        self.program.run(self.x)
+
+
+class Ready:
+    """Weights from a file, a program, the first result."""
+
+    params = (DEVICES,)
+    param_names = ("device",)
+    timeout = 300
+
+    def setup(self, where: str) -> None:
+        import pycl_cnn as pc
+
+        self.target, self.network = device(where), NETWORKS["resnet18"]
+        self.x, _ = batch_of(self.network, 1)
+        self.folder = TemporaryDirectory()
+        self.path = Path(self.folder.name) / "weights.safetensors"
+        model = seeded(self.network)
+        pc.save(model, self.path)
+        agree(self.first_result(), pc.compile(model.eval(), self.x.shape, device=self.target).run(self.x))
+
+    def teardown(self, where: str) -> None:
+        self.folder.cleanup()
+
+    def first_result(self) -> np.ndarray:
+        import pycl_cnn as pc
+
+        model = self.network.build().eval()
+        pc.load_weights(model, self.path)
+        return pc.compile(model, self.x.shape, device=self.target).run(self.x)
+
+    def time_ready(self, where: str) -> None:
+        self.first_result()
 
 
 class Compile:

@@ -271,10 +271,34 @@ def test_ceilings_are_of_this_processor() -> None:
     assert 1e8 < ceilings.copy_rate(2**20, 1, samples=2) < 1e13
 
 
+def test_asv_tracks_every_row_of_the_cpu() -> None:
+    """What is compared with other engines is also followed over time."""
+    from benchmarks import bench_import, bench_networks, bench_training
+
+    kinds: dict[str, set[tuple[str, int]]] = {}
+    for r in rows.ROWS:
+        if r.contenders[0] == "cpu" and r.section != "threads":
+            kinds.setdefault(r.kind, set()).add((r.network, r.batch))
+    assert kinds["memory"] <= set(bench_import.Memory.params[0])
+    assert kinds["training"] <= set(bench_training.BATCHES.items())
+    batches = {("resnet18", batch) for batch, _ in bench_networks.Batch.params[0]}
+    assert kinds["inference"] <= {(name, 1) for name in bench_networks.Inference.params[1]} | batches
+    assert kinds["start"] == {("resnet18", 1)}
+    assert (1, 1) in bench_networks.Batch.params[0]  # on one thread
+
+
 def test_asv_finds_the_benchmarks() -> None:
     discovery = pytest.importorskip("asv_runner.discovery")
     found = {benchmark.name for benchmark in discovery.disc_benchmarks(str(ROOT / "benchmarks"))}
-    assert {"bench_conv.Conv2d.time_forward", "bench_networks.Inference.time_run", "bench_training.Step.time_step"} <= found
+    expected = {
+        "bench_conv.Conv2d.time_forward",
+        "bench_networks.Inference.time_run",
+        "bench_networks.Batch.time_run",
+        "bench_networks.Ready.time_ready",
+        "bench_training.Step.time_step",
+        "bench_import.Memory.peakmem_inference",
+    }
+    assert expected <= found
     assert all(name.startswith("bench_") for name in found)
 
 
