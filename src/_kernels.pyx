@@ -564,9 +564,9 @@ def winograd_workspace(bytes params not None):
 
 
 # Default sizes of tasks. They depend on the sizes of the operation and on the instruction set, never on the number of
-# threads. A task is to take some 10 to 50 us, and a large layer is to have a dozen of them.
+# threads. A task is to take some 5 to 50 us, and a large layer is to have a dozen of them.
 
-cdef int64_t LEAST_TASK = 500_000, MOST_TASK = 4_000_000, FEWEST_TASKS = 12  # multiply-adds, counting idle lanes
+cdef int64_t LEAST_TASK = 250_000, MOST_TASK = 4_000_000, FEWEST_TASKS = 12  # multiply-adds, counting idle lanes
 cdef int64_t GRADIENT_OUTS = 112, GRADIENT_POSITIONS = 320
 cdef int64_t LEAST_DEPTHWISE_TASK = 100_000, GRADIENT_FLOATS = 4096
 cdef int64_t PANELS = 4  # of a task, so that copying patches costs little
@@ -601,7 +601,10 @@ def igemm_blocks(int64_t pixels, int64_t outs, int64_t reds, isa=None):
     # The patches of a task are to stay in the L2 cache, beside the panels.
     cdef int64_t fitting_tiles = PATCH_FLOATS // (rows * max(16, min(reds, REDUCTION_BLOCK)))
     cdef int64_t task_tiles = min(tiles, max(1, min(fitting_tiles, units // task_panels)))
-    task_tiles = conv_blocks(tiles, conv_blocks(tiles, task_tiles))
+    cdef int64_t blocks = conv_blocks(tiles, task_tiles)
+    if blocks > 1 and blocks * conv_blocks(panels, task_panels) % 2:  # an odd task keeps one of two threads waiting
+        blocks += 1
+    task_tiles = conv_blocks(tiles, blocks)
     return {"panel_width": width, "pixel_block": min(pixels, task_tiles * rows), "panel_block": task_panels,
             "reduction_block": REDUCTION_BLOCK}
 
@@ -647,6 +650,7 @@ def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int
     cdef int64_t row = grid_cols * channels * taps, image = row * grid_rows
     # Rows at the ends of a task are read by two tasks: not too many of them, but 4 where that is worth a thread.
     cdef int64_t tasks = min(grid_rows, max(image // LEAST_TASK, min(4, image // LEAST_DEPTHWISE_TASK), 1))
+    tasks = conv_round(tasks, 2) if tasks > 1 else 1  # an odd one keeps one of two threads waiting
     return {"row_block": conv_round(conv_blocks(grid_rows, tasks), 2), "channel_block": channels}  # rows go in pairs
 
 

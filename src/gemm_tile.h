@@ -104,8 +104,14 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
         EACH_VECTOR(STORE_CLIPPED_LANES, r)                                                                            \
     }
 
+#define FETCH_END(r, v)                                                                                                \
+    __builtin_prefetch(end->y + end->offsets[r] + v * TL, 1);                                                          \
+    if (end->residual) __builtin_prefetch(end->residual + end->offsets[r] + v * TL);
+#define FETCH_END_ROW(r) EACH_VECTOR(FETCH_END, r)
+
 static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const float *a, const float *panel,
                                            int64_t panel_stride, const struct tile_end *end) {
+    if (end->y) { EACH_ROW(FETCH_END_ROW) } /* Stores wait for their lines one by one; now these come while there is work. */
     EACH_ROW(ZERO_ROW)
     const int64_t stride = rows->row_stride, chunk_stride = rows->chunk_stride;
     for (int64_t segment = 0; segment < rows->segments; segment++, a += rows->segment_stride) {
@@ -161,6 +167,8 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef STORE_ROW
 #undef FINISH
 #undef FETCH
+#undef FETCH_END
+#undef FETCH_END_ROW
 #undef LOAD_BIAS
 #undef ADD_BIAS
 #undef ADD_BIAS_ROW
