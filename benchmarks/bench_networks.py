@@ -126,6 +126,11 @@ class Overhead:
         self.program = pc.compile(pc.nn.ReLU(), (1, 1), device=device(where))
         self.x = normal(1, 1)
         agree(self.program.run(self.x), np.maximum(self.x, 0))
+        self.out = np.empty_like(self.x)
+        agree(self.program.run(self.x, out=self.out), np.maximum(self.x, 0))
 
     def time_run(self, where: str) -> None:
         self.program.run(self.x)
+
+    def time_run_on_given_arrays(self, where: str) -> None:
+        self.program.run(self.x, out=self.out)

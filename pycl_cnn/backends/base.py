@@ -291,6 +291,12 @@ class Program:
         """One run on checked arrays in the order of `plan.graph.inputs`."""
         raise NotImplementedError
 
+    def _run_into(self, inputs: Sequence[np.ndarray], targets: list[np.ndarray]) -> list[np.ndarray]:
+        """As _run, with the results in `targets`."""
+        for target, result in zip(targets, self._run(inputs), strict=True):
+            np.copyto(target, result)
+        return targets
+
     def _profile(self, inputs: Sequence[np.ndarray]) -> list[Span]:
         """One run; when each kernel ran, in order."""
         raise NotImplementedError
@@ -304,12 +310,37 @@ class Program:
 
     # ---- what users call ----------------------------------------------------------------------------------------------
 
-    def run(self, *arrays: Any, **named: Any) -> Any:
-        """Run on the inputs in order or by name; the output, or a tuple of them. Raises ShapeError and DtypeError."""
+    def run(self, *arrays: Any, out: Any = None, **named: Any) -> Any:
+        """Run on the inputs in order or by name; the output, or a tuple of them.
+
+        With `out`, an array or a tuple of them, the results are written there and no memory is allocated: C-contiguous arrays of the
+        outputs' shapes and dtypes that share no memory with each other or with the inputs. Raises ShapeError and DtypeError.
+        """
         inputs = self._checked(arrays, named)
-        with self._exclusively():
-            outputs = self._run(inputs)
+        targets = None if out is None else self._targets(out, inputs)
+        if not self._lock.acquire(blocking=False):  # as _exclusively, without its microsecond
+            raise self._busy()
+        try:
+            outputs = self._run(inputs) if targets is None else self._run_into(inputs, targets)
+        finally:
+            self._lock.release()
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _targets(self, out: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """`out` as a list of arrays that results can be written to."""
+        targets = list(out) if isinstance(out, tuple | list) else [out]
+        values = self.plan.graph.outputs
+        if len(targets) != len(values):
+            raise ShapeError("run", "out must have an array for each result", results=len(values), given=len(targets))
+        for index, (target, value) in enumerate(zip(targets, values, strict=True)):
+            if not isinstance(target, np.ndarray) or target.dtype != value.dtype:
+                raise DtypeError(f"run: out must be an array of {value.dtype}; received {getattr(target, 'dtype', type(target).__name__)}")
+            if target.shape != value.shape or not target.flags.carray:
+                raise ShapeError("run", f"out must be C-contiguous, writable and of shape {value.shape}", received=target.shape)
+            for other in (*inputs, *targets[:index]) if index else inputs:
+                if np.may_share_memory(target, other):
+                    raise ShapeError("run", "out must share no memory with the inputs or with another result", shape=value.shape)
+        return targets
 
     def profile(self, *arrays: Any, repeat: int = 10, **named: Any) -> Profile:
         """Run `repeat` times on the same inputs: the least time of every step, and what share of the device's measured ceilings that is.
@@ -323,10 +354,14 @@ class Program:
 
         return Profile.of(self.steps, runs, str(self.device), self.clock, backend(self.device.backend).ceilings(self.device))
 
+    @staticmethod
+    def _busy() -> DeviceError:
+        return DeviceError("this program is running in another thread; give each thread a clone: program.clone()")
+
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
         if not self._lock.acquire(blocking=False):
-            raise DeviceError("this program is running in another thread; give each thread a clone: program.clone()")
+            raise self._busy()
         try:
             yield
         finally:
