@@ -99,6 +99,27 @@ ALWAYS_INLINE void max_pool_gather(const float *dy, const int32_t *indices, int6
     for (int v = 0; v < vectors; v++) vf_store_lanes(dx + v * VL, sum[v], lanes);
 }
 
+/* Whether no column lies under more than one window. */
+static int columns_apart(const int32_t *first, const int32_t *end, int64_t w) {
+    int apart = 1;
+    for (int64_t j = 0; j < w; j++) apart &= end[j] - first[j] <= 1;
+    return apart;
+}
+
+/* The gradient of a line that one row of windows covers, and each column at most one window: dy goes to the largest element.
+ * `first` and `end` as in the table of covers; dy and indices are those of the windows' row, `pixel` is the line's first. */
+static void max_pool_line(const float *dy, const int32_t *indices, const int32_t *first, const int32_t *end, int64_t w, int64_t c,
+                          int64_t channels, int32_t pixel, float *dx) {
+    for (int64_t j = 0; j < w; j++, dx += c) {
+        const vi covered = vi_set1(end[j] > first[j] ? -1 : 0), place = vi_set1(pixel + (int32_t)j);
+        const int64_t window = end[j] > first[j] ? first[j] * c : 0;
+        for (int64_t k = 0; k < channels; k += VL) {
+            vi hit = covered & ((vi)vf_load_until((const float *)indices + window, k, channels) == place);
+            vf_store_until(dx, (vf)((vi)vf_load_until(dy + window, k, channels) & hit), k, channels);
+        }
+    }
+}
+
 void KERNEL(max_pool_backward)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct max_pool_params *p = params;
@@ -109,11 +130,18 @@ void KERNEL(max_pool_backward)(const void *params, void *const *buffers, int64_t
     const int64_t end = min_i64(p->n * p->h, begin + p->rows_per_task);
     const int32_t *row_first = buffers[2], *row_end = row_first + p->h;
     const int32_t *col_first = row_end + p->h, *col_end = col_first + p->w;
+    const int apart = columns_apart(col_first, col_end, p->w);
     for (int64_t row = begin; row < end; row++) {
         const int64_t image = row / p->h * p->oh * p->ow * p->c + channel, i = row % p->h;
         const float *dy = (const float *)buffers[0] + image;
         const int32_t *indices = (const int32_t *)buffers[1] + image;
         const struct span rows = {row_first[i], row_end[i], 1};
+        if (apart && rows.end == rows.begin + 1) {
+            const int64_t line = rows.begin * p->ow * p->c;
+            max_pool_line(dy + line, indices + line, col_first, col_end, p->w, p->c, channels, (int32_t)(i * p->w),
+                          (float *)buffers[3] + row * p->w * p->c + channel);
+            continue;
+        }
         for (int64_t j = 0; j < p->w; j++) {
             const struct span cols = {col_first[j], col_end[j], 1};
             const int32_t pixel = (int32_t)(i * p->w + j);
