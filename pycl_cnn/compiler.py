@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -137,11 +138,12 @@ def _finish_batch(
     except DeviceMemoryError as error:
         shape = specs[0][0]
         batch = shape[0] if shape else 1
+        room = replace(device, memory=error.available) if error.available else device
 
         def fits(size: int) -> bool:
             smaller = [((size, *shape[1:]) if shape and shape[0] == batch else shape, dtype) for shape, dtype in specs]
             try:
-                return backend(device.backend).fits(optimised(graph_of(smaller)), device, force, precision)
+                return backend(device.backend).fits(optimised(graph_of(smaller)), room, force, precision)
             except ShapeError:  # too few for this model
                 return False
 

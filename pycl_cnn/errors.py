@@ -25,7 +25,11 @@ class DeviceError(PyclError, RuntimeError):
 
 
 class DeviceMemoryError(DeviceError):
-    """The device has too little memory for a program."""
+    """The device has too little memory for a program. `available` bytes could be had where the driver refused more, else 0."""
+
+    def __init__(self, message: str, available: int = 0) -> None:
+        super().__init__(message)
+        self.available = available
 
 
 class DeviceWarning(UserWarning):

@@ -138,6 +138,31 @@ def test_a_driver_that_refuses_is_told_with_numbers(where):
     assert pc.compile(network(), (1, 3, 18, 18), device=where).run(array(1, 3, 18, 18)).shape == (1, 10)
 
 
+def test_what_a_driver_refuses_limits_the_batch(where, monkeypatch):
+    """A driver that promises more than it gives."""
+    context, model = open_context(where.index), network()
+    pc.compile(model, (1, 3, 18, 18), device=where)
+    most = pool(where).active_bytes + 3 * 2**20
+
+    class Stingy:
+        def __init__(self, pool):
+            self._pool = pool
+
+        def allocate(self, nbytes):
+            refused = self._pool.active_bytes + nbytes > most
+            return self._pool.allocate(1 << 50 if refused else nbytes)
+
+        def __getattr__(self, name):
+            return getattr(self._pool, name)
+
+    monkeypatch.setattr(context, "pool", Stingy(context.pool))
+    with pytest.raises(pc.DeviceError, match=r"has no \S+ MiB more: .* a batch of (\d+) is the largest that fits instead of 256") as caught:
+        pc.compile(model, (256, 3, 18, 18), device=where)
+    batch = int(re.search(r"a batch of (\d+)", str(caught.value))[1])
+    gc.collect()
+    assert 1 < batch < 256 and pc.compile(model, (batch, 3, 18, 18), device=where).run(array(batch, 3, 18, 18)).shape == (batch, 10)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
 def test_ten_thousand_runs_take_no_more_memory(where):
     program = pc.compile(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)), (1, 1, 6, 6), device=where)

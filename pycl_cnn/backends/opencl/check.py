@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from . import OpenClBackend
 
 INEXACT = 1e-4  # promised by algorithms that are no plain sums of products (Winograd's)
+MOST_UNITS = 4096  # that are kept in mind
 ULPS = 64  # that elementary functions and their arguments may be off by, counted as terms of a sum
 
 
@@ -103,6 +104,8 @@ class DeviceCheck:
         tuning = self.context.tuning
         key = (node.op, specs, id(algorithm), id(tuning), tuning.state)
         if key not in self._units:
+            if len(self._units) >= MOST_UNITS:  # many shapes, of which few come again
+                self._units.clear()
             with tuning.trying(tuning.forced) as asked:
                 kernels = self._kernels(self._isolated(node.op, specs, algorithm))
             choices: dict[str, Variant] = {}

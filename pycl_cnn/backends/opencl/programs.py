@@ -129,8 +129,23 @@ class Context:
         except cl.Error as error:
             raise DeviceMemoryError(
                 f"[opencl] {self.device.name} has no {bytes_ / 2**20:.2f} MiB more: it has {self.device.global_memory / 2**20:.2f} MiB, "
-                f"{self.pool.active_bytes / 2**20:.2f} MiB of them in use here ({error})"
+                f"{self.pool.active_bytes / 2**20:.2f} MiB of them in use here ({error})",
+                available=self.pool.active_bytes + self._obtainable(int(bytes_)),
             ) from error
+
+    def _obtainable(self, refused):
+        """Bytes that the driver does give where it refused so many, to a sixty-fourth."""
+        cl = _devices.import_pyopencl()
+        low, high = 0, refused
+        while high - low > refused // 64 + 1:
+            middle = (low + high) // 2
+            try:
+                self.pool.allocate(middle).release()
+                low = middle
+            except cl.Error:
+                high = middle
+            self.pool.free_held()
+        return low
 
     def constant(self, array):
         """A device buffer holding a copy of an array (tables of taps, layouts), for kernels that only read it."""
