@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -330,3 +331,24 @@ def test_without_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "m.pt").write_bytes(b"PK\x03\x04")
     assert "needs PyTorch, which is not installed" in refused(tmp_path / "m.pt")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of resident memory is read from Linux's /proc")
+def test_loading_takes_the_memory_of_the_arrays_once(tmp_path):
+    """Neither a copy nor a mapped file beside them."""
+    path = tmp_path / "wide.safetensors"
+    pc.save({"weight": np.ones((4096, 4096), np.float32), "bias": np.ones(4096, np.float32)}, path)
+    program = f"""
+import pycl_cnn as pc
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:")) / 1024
+pc.load_weights(pc.nn.Linear(2, 2), {str(path)!r}, strict=False)  # what loading imports
+with pc.nn.init.skipped():
+    model = pc.nn.Linear(4096, 4096)
+before = peak()
+pc.load_weights(model, {str(path)!r})
+assert model.weight.data[0, 0] == 1
+print(peak() - before)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 1.3 * 64

@@ -31,8 +31,8 @@ STATE_DICT_KEYS = ("state_dict", "model", "model_state_dict")
 #: What PyTorch's DataParallel puts before every name.
 DATA_PARALLEL = "module."
 
-#: safetensors' names of the dtypes that weights may have.
-FLOATS = ("F16", "BF16", "F32", "F64")
+#: safetensors' names of the dtypes that weights may have, and how NumPy stores them; it has no bfloat16.
+STORED = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}
 
 M = TypeVar("M", bound=Module)
 
@@ -133,7 +133,7 @@ def load_weights(model: Module, path: str | os.PathLike[str], strict: bool = Tru
         _check_version(path, file.metadata() or {})
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         entries = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-        return _load(model, path, entries, lambda name: _read(path, file, name, entries[name][1]), strict)
+        return _load(model, path, entries, _arrays(path), strict)
 
 
 def _load(
@@ -150,7 +150,7 @@ def _load(
         {name: (given[name][0], own[name]) for name in shared if given[name][0] != own[name]},
     )
     problems = model.misfits({name: shape for name, (shape, _) in given.items()}) if strict else []
-    problems += [f"dtype: {name} is {given[name][1]}, weights must be floating-point" for name in shared if given[name][1] not in (*FLOATS, "float32")]
+    problems += [f"dtype: {name} is {given[name][1]}, weights must be floating-point" for name in shared if given[name][1] not in (*STORED, "float32")]
     if problems:
         raise FormatError(f"load_weights: {path} does not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
     model.load_state_dict({name: read(prefix + name) for name in shared if name not in misfits.misshapen}, strict)
@@ -187,22 +187,30 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         yield file
 
 
-def _read(path: Any, file: Any, name: str, dtype: str) -> np.ndarray:
-    """One array as read-only float32, which the model takes over without a copy."""
-    array = _read_bfloat16(path, name) if dtype == "BF16" else np.asarray(file.get_tensor(name), np.float32)
-    array.flags.writeable = False
-    return array
+def _arrays(path: Any) -> Callable[[str], np.ndarray]:
+    """A function that reads an array of a checked safetensors file by name, as read-only float32, which the model takes over without a copy.
 
-
-def _read_bfloat16(path: Any, name: str) -> np.ndarray:
-    """bfloat16 is the upper half of a float32; NumPy has no such dtype, so the bytes are found through the (checked) header."""
+    Arrays are read, not mapped: the pages of a mapped file would count as the process's memory beside the arrays.
+    """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(length))[name]
-        first, end = entry["data_offsets"]
-        file.seek(8 + length + first)
-        halves = np.frombuffer(file.read(end - first), "<u2")
-    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+        header = json.loads(file.read(length))
+
+    def read(name: str) -> np.ndarray:
+        entry = header[name]
+        array = np.empty(entry["shape"], STORED[entry["dtype"]])
+        with open(path, "rb") as file:
+            file.seek(8 + length + entry["data_offsets"][0])
+            count = file.readinto(array.reshape(-1).view(np.uint8).data) if array.size else 0
+        if count != array.nbytes:
+            raise FormatError(f"load_weights: {path} ends within {name!r}: {count} of {array.nbytes} bytes")
+        if entry["dtype"] == "BF16":  # the upper half of a float32
+            array = np.array((array.astype(np.uint32) << 16).view(np.float32))
+        array = np.asarray(array, np.float32)
+        array.flags.writeable = False
+        return array
+
+    return read
 
 
 def _read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
