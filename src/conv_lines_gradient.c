@@ -42,7 +42,7 @@ void KERNEL(weight_gradient_lines)(const void *params, void *const *buffers, int
                 for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
                     const int64_t rows = tile_rows(positions, tiles, tile);
                     for (int64_t o = 0; o < p->outs; o += NR)
-                        tiles_columns[ceil_div(min_i64(NR, p->outs - o), VL)][rows](
+                        columns_tiles(min_i64(NR, p->outs - o))[rows](
                             p->grid_cols, source + first, distance, dy_line + o, dy_stride, target + o, width, 1);
                     first += rows;
                     target += rows * width;

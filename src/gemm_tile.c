@@ -132,10 +132,8 @@ static gemm_rows_tile *const tiles_rows[NV + 1][MR + 1] = {
 };
 
 #if VL == 16
-static gemm_rows_tile *const tiles_rows_half[MR + 1] = {
-    0,         tile_rows_1x1h, tile_rows_2x1h,  tile_rows_3x1h,  tile_rows_4x1h,  tile_rows_5x1h,  tile_rows_6x1h, tile_rows_7x1h,
-    tile_rows_8x1h, tile_rows_9x1h, tile_rows_10x1h, tile_rows_11x1h, tile_rows_12x1h, tile_rows_13x1h, tile_rows_14x1h,
-};
+static gemm_rows_tile *const tiles_rows_half[MR + 1] = {TILES(rows, 1h)};
+static gemm_columns_tile *const tiles_columns_half[MR + 1] = {TILES(columns, 1h)};
 #endif
 
 /* The tiles for a panel of `width` floats a row, of which `lanes` are in use. */
@@ -145,6 +143,14 @@ static inline gemm_rows_tile *const *rows_tiles(int64_t width, int64_t lanes) {
 #endif
     (void)width;
     return tiles_rows[ceil_div(lanes, VL)];
+}
+
+/* The same for a panel of `lanes` floats in columns. */
+static inline gemm_columns_tile *const *columns_tiles(int64_t lanes) {
+#if VL == 16
+    if (2 * lanes <= VL) return tiles_columns_half;
+#endif
+    return tiles_columns[ceil_div(lanes, VL)];
 }
 
 /* Rows of the tile-th of `tiles` tiles when `count` rows are shared out evenly; the larger ones come first. */
