@@ -10,6 +10,7 @@ from helpers.tolerance import assert_within, sum_bound
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import pycl_cnn as pc
 import pycl_cnn.functional as F
 from pycl_cnn.eager import finish
 from pycl_cnn.graph import Graph
@@ -53,3 +54,14 @@ def test_linear_over_any_leading_axes(shape, bias, device):
     y = F.linear(x, w, b, device=device)
     expected = x.astype(np.float64) @ w.T + (0 if b is None else b)
     assert_within(y, expected, sum_bound(6, np.abs(x).astype(np.float64) @ np.abs(w.T) + (0 if b is None else np.abs(b))))
+
+
+def test_a_linear_behind_flatten_is_packed_from_where_its_weight_lies():
+    """Images are channels last inside, a Linear's rows channels first: no permuted copy of the weight is made on the CPU."""
+    pc.manual_seed(0)
+    model = pc.nn.Sequential(pc.nn.Conv2d(3, 7, 3, padding=1), pc.nn.ReLU(), pc.nn.Flatten(), pc.nn.Linear(7 * 5 * 6, 37)).eval()
+    x = np.random.default_rng(0).standard_normal((3, 3, 5, 6)).astype(np.float32)
+    program = pc.compile(model, x.shape, device="cpu")
+    np.testing.assert_allclose(program.run(x), pc.compile(model, x.shape, device="reference").run(x), rtol=1e-5, atol=1e-6)
+    assert all((37, 210) not in step.inputs or step.operation == "PackPanels" for step in program.setup_steps)
+    assert not any(len(step.inputs[0]) == 4 and step.inputs[0][0] == 37 for step in program.setup_steps)

@@ -5,10 +5,30 @@ from __future__ import annotations
 from ...ops.base import Op
 from ...ops.conv import Epilogue
 from ...ops.matmul import MatMul
+from ...ops.movement import Reshape, Transpose
 from ..matrices import first_untransposed, is_outer_products, matrix_sizes, row_of_pixels
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, output_members, patch_members
-from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
+from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
+
+
+def permuted_rows(weight: Value) -> tuple[Value, dict[str, int]] | None:
+    """The matrix of which `weight` is a permuted copy, row by row, as a Linear behind Flatten gets one, and how panels are packed from
+    there: the copy need not be made."""
+    spread = weight
+    for kind in (Reshape, Transpose):
+        if not isinstance(spread.op, kind):
+            return None
+        spread = spread.node.inputs[0]
+    order, shape = weight.node.inputs[0].op.permutation, spread.shape  # type: ignore[attr-defined]
+    if not isinstance(spread.op, Reshape) or len(shape) != 4 or order[0] != 0 or weight.shape[0] != shape[0]:
+        return None
+    source = spread.node.inputs[0]
+    if source.shape != weight.shape:
+        return None
+    strides = (0, shape[2] * shape[3], shape[3], 1)
+    names = ("tap_rows", "tap_row_stride"), ("tap_cols", "tap_col_stride"), ("reds", "red_stride")
+    return source, {name: of[axis] for axis, pair in zip(order[1:], names, strict=True) for name, of in zip(pair, (shape, strides), strict=True)}
 
 
 class PackedGemm(CpuAlgorithm):
@@ -37,7 +57,11 @@ class PackedGemm(CpuAlgorithm):
                 "tap_col_stride": 0,
                 "red_stride": 1 if op.transpose_b else n,
             }
-            graph.rewire(node, 1, graph.apply(PackPanels(make_panels([layout])), node.inputs[1]))
+            weight = node.inputs[1]
+            permuted = permuted_rows(weight) if op.transpose_b else None
+            if permuted:
+                weight, layout = permuted[0], layout | permuted[1]
+            graph.rewire(node, 1, graph.apply(PackPanels(make_panels([layout])), weight))
         return node
 
     def launches(self, node: Node) -> list[Launch]:
