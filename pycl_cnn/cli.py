@@ -28,6 +28,9 @@ start here:
   pycl-cnn train --data mnist --out lenet5.safetensors
   pycl-cnn predict lenet5.safetensors mnist/t10k-images-idx3-ubyte.gz
   pycl-cnn summary resnet18           layers, parameters, multiply-adds, memory
+  pycl-cnn info model.onnx            what a trained model in an ONNX file needs, and where each operator runs
+  pycl-cnn run model.onnx photo.jpg --labels imagenet.txt
+  pycl-cnn compare model.onnx         outputs and times beside onnxruntime's
 
 devices are spelled "cpu" (the native backend), "opencl", "opencl:1", part of a device's name, or "auto";
 the environment variable PYCL_CNN_DEVICE sets the default.
@@ -155,11 +158,12 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Any, text: str, epilog: Any = None, default_device: str | None = 'PYCL_CNN_DEVICE, or "auto"') -> Parser:
+    def command(name: str, run: Any, text: str, epilog: Any = None, default_device: str | None = 'PYCL_CNN_DEVICE, or "auto"', several: bool = False) -> Parser:
         described = f"{text[0].upper()}{text[1:]}."
         added = commands.add_parser(name, help=text, description=described, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
         if default_device:
-            added.add_argument("--device", metavar="D", help=f'"cpu", "opencl", "opencl:1", part of a name, "auto" (default: {default_device})')
+            action = "append" if several else "store"
+            added.add_argument("--device", metavar="D", action=action, help=f'"cpu", "opencl", "opencl:1", part of a name, "auto" (default: {default_device})')
         added.set_defaults(run=run)
         return added
 
@@ -174,19 +178,19 @@ def _parser() -> Parser:
 
     demo_options = command("demo", demo, "learn handwritten digits, draw what was learned, compare the backends", DEMO_EPILOG, "PYCL_CNN_DEVICE, or OpenCL where there is a driver")
     demo_options.add_argument("--out", metavar="DIR", default="pycl-cnn-demo", help="folder for the model and the picture (default: %(default)s)")
-    demo_options.add_argument("--seed", type=_natural, default=0, metavar="N", help="of weights, shuffles and dropout (default: %(default)s)")
+    demo_options.add_argument("--seed", type=natural, default=0, metavar="N", help="of weights, shuffles and dropout (default: %(default)s)")
 
     training = command("train", train, "train a network on a folder of MNIST-style files", TRAIN_EPILOG)
     training.add_argument("--data", metavar="DIR", required=True, help="folder with the four IDX files")
     training.add_argument("--model", metavar="NAME", default="lenet5", help="name of a network (default: %(default)s; see pycl-cnn summary --help)")
     training.add_argument("--out", metavar="FILE", required=True, help="weights to write (safetensors)")
-    training.add_argument("--epochs", type=_natural, default=5, metavar="N", help="default: %(default)s")
-    training.add_argument("--batch-size", type=_natural, default=64, metavar="N", help="default: %(default)s")
+    training.add_argument("--epochs", type=natural, default=5, metavar="N", help="default: %(default)s")
+    training.add_argument("--batch-size", type=natural, default=64, metavar="N", help="default: %(default)s")
     training.add_argument("--optimizer", choices=("adam", "sgd"), default="adam", help="sgd: with Nesterov momentum 0.9 (default: %(default)s)")
-    training.add_argument("--lr", type=_not_negative, help="learning rate in the first epoch (default: 0.002 for adam, 0.05 for sgd)")
-    training.add_argument("--lr-decay", type=_not_negative, default=0.5, metavar="F", help="factor from one epoch to the next (default: %(default)s)")
-    training.add_argument("--weight-decay", type=_not_negative, default=0.0, metavar="W", help="default: %(default)s")
-    training.add_argument("--seed", type=_natural, default=0, metavar="N", help="of weights, shuffles and dropout (default: %(default)s)")
+    training.add_argument("--lr", type=not_negative, help="learning rate in the first epoch (default: 0.002 for adam, 0.05 for sgd)")
+    training.add_argument("--lr-decay", type=not_negative, default=0.5, metavar="F", help="factor from one epoch to the next (default: %(default)s)")
+    training.add_argument("--weight-decay", type=not_negative, default=0.0, metavar="W", help="default: %(default)s")
+    training.add_argument("--seed", type=natural, default=0, metavar="N", help="of weights, shuffles and dropout (default: %(default)s)")
     training.add_argument("--checkpoint", metavar="FILE", help="write the state of training here after every epoch")
     training.add_argument("--resume", metavar="FILE", help="go on from this checkpoint, to --epochs in all")
     training.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -197,28 +201,32 @@ def _parser() -> Parser:
     prediction.add_argument("--model", metavar="NAME", help="name of the network (default: what the file of weights says)")
     prediction.add_argument("--classes-file", metavar="FILE", help="names of the classes, one a line")
     prediction.add_argument("--labels", metavar="FILE", help="IDX file of the true labels: tells the accuracy as well")
-    prediction.add_argument("--top", type=_positive, default=3, metavar="N", help="classes shown for each image (default: %(default)s)")
-    prediction.add_argument("--limit", type=_natural, default=20, metavar="N", help="images shown, 0 for all (default: %(default)s)")
+    prediction.add_argument("--top", type=positive, default=3, metavar="N", help="classes shown for each image (default: %(default)s)")
+    prediction.add_argument("--limit", type=natural, default=20, metavar="N", help="images shown, 0 for all (default: %(default)s)")
     prediction.add_argument("--invert", action="store_true", help="pictures are dark on white")
 
     overview = command("summary", summary, "layers, parameters, multiply-adds and memory of a network", _summary_epilog, "none: what is the same on all")
     overview.add_argument("model", metavar="MODEL", help="name of the network")
-    overview.add_argument("--input-shape", type=_shape, metavar="N,C,H,W", help="default: one image of the size the network was made for")
+    overview.add_argument("--input-shape", type=shape, metavar="N,C,H,W", help="default: one image of the size the network was made for")
 
     profiled = command("profile", profile, "say what each step of a network's program takes on a device", PROFILE_EPILOG)
     profiled.add_argument("model", metavar="MODEL", help="name of a network (see pycl-cnn summary --help)")
-    profiled.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at once (default: %(default)s)")
+    profiled.add_argument("--batch", type=positive, default=1, metavar="N", help="images at once (default: %(default)s)")
     profiled.add_argument("--train", action="store_true", help="a training step (SGD, cross entropy) instead of inference")
-    profiled.add_argument("--repeat", type=_positive, default=10, metavar="N", help="runs; the least time of every step counts (default: %(default)s)")
+    profiled.add_argument("--repeat", type=positive, default=10, metavar="N", help="runs; the least time of every step counts (default: %(default)s)")
     profiled.add_argument("--trace", metavar="FILE", help="write the fastest run as Trace Event JSON")
 
     tuning = command("tune", tune, "measure which variants of the kernels suit a device, for a network's shapes", TUNE_EPILOG, "the first OpenCL device")
     tuning.add_argument("--model", metavar="NAME", default="resnet18", help="name of a network (default: %(default)s; see pycl-cnn summary --help)")
-    tuning.add_argument("--input-shape", type=_shape, metavar="N,C,H,W", help="default: one image of the size the network was made for")
+    tuning.add_argument("--input-shape", type=shape, metavar="N,C,H,W", help="default: one image of the size the network was made for")
     tuning.add_argument("--train", action="store_true", help="the shapes of a training step")
-    tuning.add_argument("--budget", type=_positive, default=60, metavar="SECONDS", help="default: %(default)s")
+    tuning.add_argument("--budget", type=positive, default=60, metavar="SECONDS", help="default: %(default)s")
     tuning.add_argument("--export", metavar="FILE", help="only write what was found on the device so far, to be contributed")
     tuning.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    from .cli_onnx import add_commands
+
+    add_commands(command)
     return parser
 
 
@@ -235,19 +243,19 @@ def _summary_epilog() -> str:
     return "\n".join([SUMMARY_EPILOG, "networks:", *lines])
 
 
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
     return int(text)
 
 
-def _positive(text: str) -> int:
-    if not _natural(text):
+def positive(text: str) -> int:
+    if not natural(text):
         raise argparse.ArgumentTypeError("must be at least 1")
     return int(text)
 
 
-def _not_negative(text: str) -> float:
+def not_negative(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
@@ -257,7 +265,7 @@ def _not_negative(text: str) -> float:
     return number
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def shape(text: str) -> tuple[int, ...]:
     parts = text.replace("x", ",").split(",")
     if not all(part.isdigit() and int(part) for part in parts):
         raise argparse.ArgumentTypeError(f"must be positive numbers like 1,3,224,224, not {text!r}")

@@ -55,7 +55,7 @@ def test_devices_say_why_there_is_no_opencl(call, monkeypatch):
     assert status == 0 and "no OpenCL: the loader is missing" in out
 
 
-@pytest.mark.parametrize("command", [(), ("devices",), ("doctor",), ("check",), ("demo",), ("train",), ("predict",), ("summary",), ("profile",), ("tune",)])
+@pytest.mark.parametrize("command", [(), ("devices",), ("doctor",), ("check",), ("demo",), ("train",), ("predict",), ("summary",), ("profile",), ("tune",), ("info",), ("run",), ("compare",)])
 def test_help_teaches(call, command):
     status, out, _ = call(*command, "--help")
     assert status == 0 and "%%" not in out

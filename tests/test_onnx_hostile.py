@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import tracemalloc
+from random import Random
 
 import numpy as np
 import pytest
+from helpers.onnx_files import REAL, TensorProto, helper, info, model, onnx, real_models, relu
+from helpers.onnx_mutations import mutated
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import pycl_cnn as pc
-from pycl_cnn.onnx import reader, wire
+from pycl_cnn.onnx import checks, reader, wire
+from pycl_cnn.onnx.description import describe
+from pycl_cnn.onnx.model import OnnxModel
 from pycl_cnn.onnx.reader import MEMORY_BASE, MEMORY_FACTOR, read
-from tests.helpers.onnx_files import TensorProto, helper, info, model, onnx, relu
 
 AttributeProto = onnx.AttributeProto
 
@@ -170,7 +177,7 @@ def test_names_are_shown_without_control_characters():
 
 
 def test_too_many_nodes(monkeypatch):
-    monkeypatch.setattr(reader, "MAX_NODES", 10)
+    monkeypatch.setattr(checks, "MAX_NODES", 10)
     chain = [relu(f"v{i}", f"v{i + 1}") for i in range(11)]
     read(model(chain[:10], ["v0"], ["v10"]))
     refused(model(chain, ["v0"], ["v11"]), "more than 10 nodes")
@@ -190,8 +197,8 @@ def nested(depth):
 
 
 def test_graphs_within_graphs():
-    read(nested(reader.MAX_DEPTH))
-    refused(nested(reader.MAX_DEPTH + 1), "graphs are nested more than 16 deep")
+    read(nested(checks.MAX_DEPTH))
+    refused(nested(checks.MAX_DEPTH + 1), "graphs are nested more than 16 deep")
     graph = b""
     for _ in range(2000):  # deeper than Python's stack
         graph = field(1, field(4, b"If") + field(2, b"y") + field(5, field(1, b"a") + field(6, graph)))
@@ -233,7 +240,7 @@ def test_functions_that_call_functions():
         (lambda f: setattr(f[0], "name", ""), ["a function has no name"]),
         (lambda f: f[0].input.append("a"), ["function 'f0': the input 'a' is listed twice"]),
         (lambda f: f[0].output.append("q"), ["function 'f0': nothing gives the output 'q'"]),
-        (lambda f: f[0].node[0].input.append("q"), ["function 'f0': the f1 that gives 'b0' reads 'q', which nothing gives"]),
+        (lambda f: f[0].node[0].input.append("q"), ["function 'f0': the local::f1 that gives 'b0' reads 'q', which nothing gives"]),
     ],
 )
 def test_unsound_functions(change, fragments):
@@ -442,3 +449,86 @@ def test_memory_is_a_bounded_multiple_of_the_file(name, data):
     assert peak < MEMORY_FACTOR * len(data) + MEMORY_BASE, f"{name}: {peak:,} bytes for {len(data):,} ({outcome})"
     assert time.perf_counter() - start < 20
     print(f"{name}: {peak / len(data):.1f} x {len(data):,}, {outcome[:100]}")
+
+
+# ---- real files, changed at random -------------------------------------------------------------------------------------
+
+
+def network():
+    """A small network with most kinds of fields: attributes, initializers, a function, a branch, external types."""
+    rng = np.random.default_rng(0)
+    weights = [onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in (("w", (4, 3, 3, 3)), ("s", (4,)), ("m", (2, 4)))]
+    branch = helper.make_graph([relu("b", "t")], "branch", [], [info("t")])
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("BatchNormalization", ["a", "s", "s", "s", "s"], ["n"], epsilon=1e-3),
+        helper.make_node("MaxPool", ["n"], ["p"], kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
+        helper.make_node("Shape", ["p"], ["shape"]),
+        helper.make_node("Constant", [], ["k"], value=helper.make_tensor("", TensorProto.INT64, [2], [1, -1])),
+        helper.make_node("Reshape", ["p", "k"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["p"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Gemm", ["f", "m"], ["b"], transB=1),
+        helper.make_node("Constant", [], ["c"], value=helper.make_tensor("", TensorProto.BOOL, [], [True])),
+        helper.make_node("If", ["c"], ["i"], then_branch=branch, else_branch=branch),
+        helper.make_node("Leaky", ["i"], ["y"], domain="local", slope=0.5),
+    ]
+    body = helper.make_node("LeakyRelu", ["u"], ["v"])
+    body.attribute.append(AttributeProto(name="alpha", ref_attr_name="slope", type=AttributeProto.FLOAT))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    function = helper.make_function("local", "Leaky", ["u"], ["v"], [body], opsets, attributes=["slope"])
+    return model(nodes, [info("x", ["N", 3, 8, 8])], [info("y", None), info("r", None)], weights, functions=[function], opset_imports=opsets).SerializeToString()
+
+
+def survives(data):
+    """Reading, importing and describing end with a result or a PyclError, soon."""
+    start = time.perf_counter()
+    with contextlib.suppress(pc.PyclError):
+        describe(OnnxModel(read(data)), devices=[pc.device("cpu")])
+    assert time.perf_counter() - start < 5
+
+
+SEEDS = [GOOD, nested(2).SerializeToString(), calls(3, 2).SerializeToString(), network(), *(path.read_bytes() for path in REAL if path.stat().st_size < 50_000)]
+
+
+def test_the_seeds_are_sound():
+    for data in SEEDS:
+        describe(OnnxModel(read(data)), devices=())
+
+
+FOUND = {
+    "Cast of nothing": [helper.make_node("Cast", [""], ["y"], to=7)],
+    "Cast without inputs": [helper.make_node("Cast", [], ["y"], to=7)],
+    "Identity of nothing, read later": [helper.make_node("Identity", [""], ["a"]), relu("a", "y")],
+    "Constant with an input": [helper.make_node("Constant", ["x"], ["y"], value_int=3)],
+    "Constant that is something else": [helper.make_node("Constant", ["x"], ["y"], axis=3)],
+    "one input too many, which is an array": [
+        helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(np.ones((2, 3), np.float32))),
+        helper.make_node("Add", ["x", "c", "c"], ["y"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_the_fuzzer_found(name):
+    survives(model(FOUND[name]).SerializeToString())
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(range(len(SEEDS))), st.integers(0, 2**32 - 1))
+def test_changed_files(which, seed):
+    survives(mutated(SEEDS[which], Random(seed)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes(data):
+    survives(data)
+
+
+@pytest.mark.slow
+@real_models
+def test_changed_real_models(path):
+    data, random = path.read_bytes(), Random(0)
+    for _ in range(300):
+        survives(mutated(data, random))

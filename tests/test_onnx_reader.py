@@ -6,11 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers.onnx_files import TensorProto, helper, info, model, onnx, real_models, relu
 
 import pycl_cnn as pc
 from pycl_cnn.onnx.reader import GraphFile, Reference, ValueInfo, read
 from pycl_cnn.onnx.tensors import TYPES, element_type
-from tests.helpers.onnx_files import TensorProto, helper, info, model, onnx, real_models, relu
 
 numpy_helper = onnx.numpy_helper
 
@@ -70,6 +70,13 @@ def test_attributes_of_every_kind():
     assert found["graph"].nodes[0].outputs == ("b",)
     for tensor in (found["tensor"], *found["tensors"]):
         np.testing.assert_array_equal(tensor, array)
+
+
+def test_floats_are_the_decimals_that_were_meant():
+    node = helper.make_node("Anything", ["x"], ["y"], alpha=0.1, list=[1e-5, 3.0, 1 / 3, float("inf")])
+    found = read(model([node])).graph.nodes[0].attributes
+    assert found["alpha"] == 0.1 and found["list"] == (1e-5, 3.0, 0.33333334, np.inf)
+    assert np.float32(found["list"][2]) == np.float32(1 / 3)
 
 
 def test_packed_and_unpacked_numbers_are_the_same():
@@ -174,6 +181,8 @@ def test_real_models_as_onnx_reads_them(path):
             value, our_value = helper.get_attribute_value(attribute), ours.attributes[attribute.name]
             if isinstance(value, TensorProto):
                 np.testing.assert_array_equal(numpy_helper.to_array(value), our_value)
+            elif isinstance(value, float):
+                assert np.float32(our_value) == np.float32(value)
             else:
                 assert our_value == (value.decode() if isinstance(value, bytes) else tuple(value) if isinstance(value, list) else value)
     assert [tensor.name for tensor in proto.graph.initializer] == list(found.graph.initializers)

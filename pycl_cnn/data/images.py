@@ -60,19 +60,44 @@ def _normalise_colours(pixels: np.ndarray) -> np.ndarray:
     return (pixels.astype(np.float32) / 255 - IMAGENET_MEAN[:, None, None]) / IMAGENET_STD[:, None, None]
 
 
-def _from_picture(path: Any, shape: tuple[int, int, int], invert: bool) -> np.ndarray:
+def read_photograph(path: str | os.PathLike[str], height: int, width: int, short_side: int, grey: bool = False) -> np.ndarray:
+    """The middle of a photograph as bytes [height,width,3], or [height,width,1] in grey.
+
+    It is turned as the camera says, and resized so that its shorter side is `short_side` long, or as much longer as the cut needs.
+    Raises FormatError, FileNotFoundError; PyclError where Pillow is not installed.
+    """
+    image = _decoded("read_photograph", path, "L" if grey else "RGB")
+    from PIL import Image
+
+    factor = max(short_side / min(image.size), width / image.width, height / image.height)
+    size = max(round(image.width * factor), width), max(round(image.height * factor), height)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height)))
+    return pixels[..., None] if grey else pixels
+
+
+def _decoded(operation: str, path: Any, mode: str) -> Any:
+    """The picture in the file, upright, in Pillow's `mode`."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
-        raise PyclError(f'read_images: reading {os.fspath(path)} needs Pillow, which is not installed: pip install "pycl_cnn[images]"') from error
+        raise PyclError(f'{operation}: reading {os.fspath(path)} needs Pillow, which is not installed: pip install "pycl_cnn[images]"') from error
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture).convert(mode)
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise FormatError(f"{operation}: {os.fspath(path)} is no image that Pillow can read ({error})") from error
+
+
+def _from_picture(path: Any, shape: tuple[int, int, int], invert: bool) -> np.ndarray:
     channels, height, width = shape
     if channels not in (1, 3):
         raise FormatError(f"read_images: {Path(path).name} has 1 or 3 channels, the network needs {channels}; give a .npy file")
-    try:
-        with Image.open(path) as picture:
-            image = ImageOps.exif_transpose(picture).convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise FormatError(f"read_images: {os.fspath(path)} is no image that Pillow can read ({error})") from error
+    image = _decoded("read_images", path, "L" if channels == 1 else "RGB")
+    from PIL import Image, ImageOps
+
     pixels = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR))
     if channels == 1:
         return normalise((255 - pixels if invert else pixels)[None])

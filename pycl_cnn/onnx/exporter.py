@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from ..compiler import Spec, begin, trace_forward
-from ..errors import FormatError, UnsupportedError
+from ..errors import FormatError, ShapeError, UnsupportedError
 from ..formats.weights import replacing
 from ..graph import Graph, Node, Value
 from ..nn.module import Module
 from ..ops.leaf import Constant, Input, State
 from ..ops.movement import Transpose, invert
 from ..trace import tracing
+from .model import OnnxModel
 
 #: The operator set and the file format that are written: the first with Gelu, and AveragePool and Resize as PyTorch knows them.
 OPSET, IR_VERSION = 20, 9
@@ -47,7 +48,7 @@ def export(
     """
     several = bool(example_shape) and isinstance(example_shape[0], Sequence)
     shapes: list[tuple[int, ...]] = [tuple(shape) for shape in example_shape] if several else [tuple(example_shape)]  # type: ignore[arg-type,union-attr,list-item]
-    proto = to_proto(model, [(shape, np.float32) for shape in shapes], dynamic_batch)
+    proto = to_proto(model, list(zip(shapes, model.example_dtypes(len(shapes)), strict=True)), dynamic_batch)
     if proto.ByteSize() > LARGEST_FILE:
         raise UnsupportedError(f"onnx.export: a file of {proto.ByteSize():,} bytes; protocol buffers end at 2 GiB")
     with replacing(path) as beside:
@@ -68,7 +69,10 @@ def to_proto(model: Module, specs: Sequence[Spec], dynamic_batch: bool = True) -
     shapes: dict[str, list[int | str | None]] = {name: list(value.shape) for name, value in zip([*input_names, *output_names], [*graph.inputs, *graph.outputs], strict=True)}
     if dynamic_batch:
         larger = [((shape[0] + 1, *shape[1:]) if shape else (), dtype) for shape, dtype in specs]
-        twin, _, _ = _traced(model, larger)
+        try:
+            twin, _, _ = _traced(model, larger)
+        except ShapeError as error:
+            raise UnsupportedError(f"onnx.export: the model takes no other batch size than that of example_shape; dynamic_batch=False fixes it ({error})") from error
         _free_batch(nodes, Writer(twin, input_names).write(output_names))
         for name, value in zip(shapes, [*twin.inputs, *twin.outputs], strict=True):
             shapes[name] = [n if n == m else (BATCH if axis == 0 else None) for axis, (n, m) in enumerate(zip(shapes[name], value.shape, strict=True))]
@@ -95,6 +99,8 @@ def _traced(model: Module, specs: Sequence[Spec]) -> tuple[Graph, list[str], lis
     graph.outputs = [result.value for result in results]
     if len(graph.inputs) != len(specs):
         raise UnsupportedError("onnx.export: dropout in training cannot be said in ONNX as it is drawn here")
+    if isinstance(model, OnnxModel):  # the names that the model came with
+        return graph, [info.name for info in model.inputs], [info.name for info in model.outputs]
     return graph, [f"x{i or ''}" for i in range(len(specs))], [f"y{i or ''}" for i in range(len(results))]
 
 
@@ -141,22 +147,23 @@ class Writer:
 
     def write(self, output_names: Sequence[str]) -> list[Any]:
         """All nodes, the last of which give the outputs."""
-        from .exporter_ops import RULES, batch_norms
+        from .exporter_ops import RULES
+        from .exporter_patterns import patterns
 
-        norms = batch_norms(self.graph)
+        found = patterns(self.graph)
         needed = self._needed
         stack = [value.node for value in self.graph.outputs]
         while stack:
             node = stack.pop()
             if node not in needed:
                 needed.add(node)
-                stack.extend(value.node for value in (norms[node].inputs if node in norms else node.inputs))
+                stack.extend(value.node for value in (found[node].inputs if node in found else node.inputs))
         for node in self.graph.nodes():
             if node not in needed or isinstance(node.op, Input):
                 continue
             self._scope = node.scope
-            if node in norms:
-                norms[node].write(self, node)
+            if node in found:
+                found[node].write(self, node)
             elif isinstance(node.op, State):
                 self.states.append(node.op.label)
                 self._counts[node.op.label] += 1

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..geometry import AxisRule
-from ..graph import Graph, Node, Value
+from ..graph import Node
 from ..ops.base import Op
 from ..ops.batch_norm import BatchNormTraining
 from ..ops.conv import Conv, ConvBackwardInput
@@ -257,31 +258,73 @@ def _resample(writer: Writer, node: Node) -> None:
     assert isinstance(op, Resample)
     x = writer.channels_first(node.inputs[0])
     rules = (op.rows, op.cols)
-    y = _average_pool(writer, x, rules) or _resize(writer, x, rules) or _products(writer, x, rules)
+    y = _resize(writer, x, rules) or _average_pool(writer, x, rules) or _products(writer, x, rules)
     writer.give_channels_last(node.outputs[0], y)
 
 
 def _average_pool(writer: Writer, x: str, rules: tuple[AxisRule, AxisRule]) -> str | None:
     """As average pooling, if that is what it is."""
-    if all(rule.kind == "adaptive" and rule.out == 1 and not rule.transposed for rule in rules):
+    if all(rule.shape[0] == 1 and rule.table == AxisRule("adaptive", rule.shape[1], 1).table for rule in rules):
         return writer.emit("GlobalAveragePool", [x])
-    attributes = []
-    for rule in rules:
-        if rule.transposed or rule.kind not in ("average", "sum", "full", "adaptive") or (rule.kind == "adaptive" and rule.size % rule.out):
-            return None
-        kernel, stride = (rule.size // rule.out,) * 2 if rule.kind == "adaptive" else (rule.kernel, rule.stride)
-        before, after = _window_pads(rule.size, rule.out, kernel, stride, rule.before, 1)
-        # A window that sticks out of the padded input has a divisor of its own in PyTorch; ONNX would count what it adds.
-        if max(before, after) >= kernel or (rule.kind == "average" and rule.count_pad and after > rule.after):
-            return None
-        count = rule.kind == "sum" or (rule.kind == "average" and rule.count_pad)
-        attributes.append((kernel, stride, (before, after), count, 1 if rule.kind in ("average", "adaptive") else kernel))
-    kernels, strides, ((top, bottom), (left, right)), counts, factors = zip(*attributes, strict=True)
-    pads = (top, left, bottom, right)
-    if counts[0] != counts[1] and any(pads):
+    rows, cols = (regular_windows(rule) for rule in rules)
+    if rows is None or cols is None:
         return None
-    y = writer.emit("AveragePool", [x], kernel_shape=kernels, strides=strides, pads=pads, count_include_pad=int(counts[0]))
-    return y if math.prod(factors) == 1 else writer.emit("Mul", [y, writer.scalar(math.prod(factors))])
+    pads = (rows.before, cols.before, rows.after, cols.after)
+    if max(rows.before, rows.after) >= rows.kernel or max(cols.before, cols.after) >= cols.kernel:
+        return None
+    counts = {bool(windows.per_kernel) for windows in (rows, cols) if windows.before or windows.after}
+    if len(counts) == 2:
+        return None
+    count = True in counts
+    factor = rows.per_kernel * cols.per_kernel if count else rows.per_element * cols.per_element
+    y = writer.emit(
+        "AveragePool", [x], kernel_shape=(rows.kernel, cols.kernel), strides=(rows.stride, cols.stride), pads=pads, count_include_pad=int(count)
+    )
+    return y if abs(factor - 1) < 1e-9 else writer.emit("Mul", [y, writer.scalar(factor)])
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Regular windows along an axis, and what their elements weigh: `per_kernel` / kernel, or `per_element` / (elements inside).
+
+    0 stands for the one that is not the same for all windows; without padding both are.
+    """
+
+    kernel: int
+    stride: int
+    before: int
+    after: int
+    per_kernel: float
+    per_element: float
+
+
+def regular_windows(rule: AxisRule) -> Windows | None:
+    """The windows of a rule, whatever its kind, if all are of one length, a stride apart and clipped only at the ends."""
+    starts, index, weight = rule.table
+    out, size = rule.shape
+    spans = []
+    for i in range(out):
+        row, weights = index[starts[i] : starts[i + 1]], weight[starts[i] : starts[i + 1]]
+        if not row or row != tuple(range(row[0], row[-1] + 1)) or max(weights) - min(weights) > 1e-12:
+            return None
+        spans.append((row[0], row[-1] + 1, weights[0]))
+    longest = max(end - first for first, end, _ in spans)
+    inner = [i for i, (first, _, _) in enumerate(spans) if first > 0]  # not clipped in front
+    strides = {spans[b][0] - spans[a][0] for a, b in pairwise(inner)} or {spans[i][0] for i in inner} or {size}
+    if len(strides) > 1:
+        return None
+    (stride,) = strides
+    for kernel in range(longest, 2 * longest):
+        before = inner[0] * stride - spans[inner[0]][0] if inner else kernel - spans[0][1]
+        _, after = _window_pads(size, out, kernel, stride, before, 1)
+        windows = [(max(i * stride - before, 0), min(i * stride - before + kernel, size)) for i in range(out)]
+        if before < 0 or windows != [(first, end) for first, end, _ in spans] or (size + before + after - kernel) // stride + 1 != out:
+            continue
+        by_kernel, by_element = ([w * (kernel if whole else end - first) for first, end, w in spans] for whole in (True, False))
+        per_kernel, per_element = (values[0] if max(values) - min(values) < 1e-9 else 0.0 for values in (by_kernel, by_element))
+        if per_kernel or per_element:
+            return Windows(kernel, stride, before, after, per_kernel, per_element)
+    return None
 
 
 _RESIZE: dict[str, dict[str, str]] = {
@@ -314,65 +357,13 @@ def _nearest_agrees(rule: AxisRule) -> bool:
 
 
 def _products(writer: Writer, x: str, rules: tuple[AxisRule, AxisRule]) -> str:
-    """As what it is: a matrix for the rows and one for the columns."""
-    rows, cols = (axis_matrix(rule).astype(np.float32) for rule in rules)
-    y = writer.emit("MatMul", [x, writer.constant(np.ascontiguousarray(cols.T))])
-    return writer.emit("MatMul", [writer.constant(rows), y])
+    """As what it is: a matrix for the columns and one for the rows."""
+    rows, cols = (np.ascontiguousarray(axis_matrix(rule).T, np.float32) for rule in rules)
+    turned = writer.emit("Transpose", [writer.emit("MatMul", [x, writer.constant(cols)])], perm=(0, 1, 3, 2))
+    return writer.emit("Transpose", [writer.emit("MatMul", [turned, writer.constant(rows)])], perm=(0, 1, 3, 2))
 
 
 # ---- normalisation and losses ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class InferenceNorm:
-    """Batch norm with fixed statistics, which is traced as arithmetic: x, weight, bias, mean, variance."""
-
-    inputs: tuple[Value, Value, Value, Value, Value]
-    epsilon: float
-
-    def write(self, writer: Writer, node: Node) -> None:
-        x, *vectors = self.inputs
-        names = [writer.name(value) for value in vectors]
-        last = len(x.shape) - 1
-        if last == 1:
-            writer.give(node.outputs[0], writer.emit("BatchNormalization", [writer.name(x), *names], epsilon=self.epsilon))
-            return
-        first = writer.tensor(x, (0, last, *range(1, last)))
-        y = writer.emit("BatchNormalization", [first, *names], epsilon=self.epsilon)
-        writer.give(node.outputs[0], y, (0, *range(2, last + 1), 1))
-
-
-def batch_norms(graph: Graph) -> dict[Node, InferenceNorm]:
-    """The additions that end a batch norm with fixed statistics (see functional.batch_norm)."""
-    found = {}
-    for node in graph.nodes():
-        match = _batch_norm(node)
-        if match is not None:
-            found[node] = match
-    return found
-
-
-def _arguments(value: Value, kind: str) -> tuple[Value, ...] | None:
-    """The operands of the arithmetic that gives `value`, if it is of this kind."""
-    op = value.op
-    same = (isinstance(op, Binary) and op.kind == kind and op.activation is None) or (isinstance(op, Unary) and op.function.kind == kind)
-    return value.node.inputs if same else None
-
-
-def _batch_norm(node: Node) -> InferenceNorm | None:
-    """``x * scale + (bias - mean * scale)`` with ``scale = weight * rsqrt(variance + epsilon)``."""
-    if not (ends := _arguments(node.outputs[0], "add")) or not (product := _arguments(ends[0], "mul")):
-        return None
-    x, scale = product
-    if not (parts := _arguments(scale, "mul")) or not (deviation := _arguments(parts[1], "rsqrt")) or not (variance := _arguments(deviation[0], "affine")):
-        return None
-    if not (shift := _arguments(ends[1], "sub")) or not (moved := _arguments(shift[1], "mul")) or moved[1] is not scale:
-        return None
-    function = deviation[0].op.function  # type: ignore[attr-defined]
-    vectors = (parts[0], shift[0], moved[0], variance[0])
-    if function.alpha != 1 or any(value.shape != x.shape[-1:] for value in vectors) or len(x.shape) < 2:
-        return None
-    return InferenceNorm((x, *vectors), function.beta)  # type: ignore[arg-type]
 
 
 def _batch_norm_training(writer: Writer, node: Node) -> None:

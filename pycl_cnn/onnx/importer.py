@@ -8,7 +8,8 @@ graph, by the table of operators. Branches and loops with a known condition or c
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,22 @@ class SplitsModel(Exception):
 
     def __init__(self, node: NodeFile) -> None:
         super().__init__(f"{node.label}: its result is text, or has a shape that depends on the elements of its input")
+
+
+@contextmanager
+def errors_of(node: NodeFile, inputs: Sequence[Any]) -> Iterator[None]:
+    """What goes wrong inside, with inputs and attributes that nobody has vouched for, is a ShapeError that names the node."""
+    try:
+        yield
+    except (NeedsValue, SplitsModel):
+        raise
+    except PyclError as error:
+        if node.label in str(error):
+            raise
+        raise (ShapeError(node.label, str(error)) if isinstance(error, ShapeError) else type(error)(f"{node.label}: {error}")) from error
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError) as error:
+        shapes = [None if x is None else tuple(x.shape) for x in inputs]
+        raise ShapeError(node.label, f"its inputs and attributes do not fit ({type(error).__name__}: {error})", shapes=shapes) from error
 
 
 class Scope:
@@ -88,7 +105,7 @@ class Importer:
                 scope.tensors[name] = result
 
     def _results(self, node: NodeFile, inputs: list[Any], scope: Scope) -> tuple[Any, ...]:
-        try:
+        with errors_of(node, inputs):
             if node.domain == "" and node.op in _CONTROL:
                 return _CONTROL[node.op](self, Call(node, self.opsets.get("", 1), self.training), inputs, scope)
             function = self.functions.get((node.domain, node.op, node.overload))
@@ -96,18 +113,8 @@ class Importer:
                 return self._function(node, function, inputs)
             operator = operators().get(node.op) if node.domain == "" else None
             if operator is None:
-                name = f"{node.domain}::{node.op}" if node.domain else node.op
-                raise UnsupportedError(f"{node.label}: the operator {name} is not supported")
+                raise UnsupportedError(f"{node.label}: the operator is not supported")
             return self.apply(operator, Call(node, self.opsets.get("", 1), self.training), inputs)
-        except (NeedsValue, SplitsModel):
-            raise
-        except PyclError as error:
-            if node.label in str(error):
-                raise
-            raise (ShapeError(node.label, str(error)) if isinstance(error, ShapeError) else type(error)(f"{node.label}: {error}")) from error
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError) as error:
-            shapes = [None if x is None else tuple(x.shape) for x in inputs]
-            raise ShapeError(node.label, f"its inputs and attributes do not fit ({type(error).__name__}: {error})", shapes=shapes) from error
 
     def apply(self, operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Any, ...]:
         """The results of one operator: folded, lowered to the graph, or as a host step."""
@@ -322,4 +329,4 @@ _CONTROL: dict[str, Callable[[Importer, Call, list[Any], Scope], tuple[Any, ...]
 #: Operators that are no entries of the table.
 CONTROL_OPERATORS = tuple(_CONTROL)
 
-__all__ = ["CONTROL_OPERATORS", "Importer", "Scope", "SplitsModel", "as_value", "evaluate"]
+__all__ = ["CONTROL_OPERATORS", "Importer", "Scope", "SplitsModel", "as_value", "errors_of", "evaluate"]

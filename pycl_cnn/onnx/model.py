@@ -110,7 +110,7 @@ class OnnxModel(Module):
         """Operators of the model that are not supported, with a node that uses each."""
         table = operators()
         known = {*table, "If", "Loop", "Scan"}
-        return {node.op: node.label for node in self.nodes if (node.domain, node.op, node.overload) not in self.file.functions and (node.domain != "" or node.op not in known)}
+        return {node.operator: node.label for node in self.nodes if (node.domain, node.op, node.overload) not in self.file.functions and (node.domain != "" or node.op not in known)}
 
     # ---- running ------------------------------------------------------------------------------------------------------
 

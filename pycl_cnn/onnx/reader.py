@@ -12,105 +12,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from . import checks
+from .checks import MAX_DEPTH, Checks
+from .files import Attribute, FunctionFile, GraphFile, ModelFile, NodeFile, Reference, ValueInfo, printable
 from .tensors import Folder, Tensors, check_shape, element_type, shown
 from .wire import FIXED32, LENGTH, VARINT, Wire, signed, tag
 
 #: The newest version of the file format that is understood.
 NEWEST_IR = 14
 
-MAX_NODES = 200_000  # in a model, a call of a function counted as its body
 MAX_TENSORS = 200_000
-MAX_DEPTH = 16  # of subgraphs within subgraphs, and of functions that call functions
 
 MEMORY_FACTOR, MEMORY_BASE = 64, 4 << 20
-
-Attribute = Any  # float, int, str, np.ndarray, GraphFile, ValueInfo (a type), Reference, or a tuple of those
-
-
-@dataclass(frozen=True)
-class ValueInfo:
-    """Name, element type and shape of an input or output; None: not told, or no tensor. A text in the shape is a symbol."""
-
-    name: str
-    dtype: np.dtype | None
-    shape: tuple[int | str | None, ...] | None
-
-
-@dataclass(frozen=True)
-class Reference:
-    """In a function's body: the value of the attribute `name` of the node that calls it."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class NodeFile:
-    """One node. An input or output "" is absent."""
-
-    name: str
-    op: str
-    domain: str  # "" is ONNX's own
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Attribute]
-    overload: str = ""
-
-    @property
-    def label(self) -> str:
-        """The node for people."""
-        return f"node {shown(self.name)} ({printable(self.op)})" if self.name else f"the {printable(self.op)} that gives {shown(''.join(self.outputs[:1]))}"
-
-    def graphs(self) -> Iterable[tuple[str, GraphFile]]:
-        """The subgraphs among the attributes, with the attributes' names."""
-        for key, value in self.attributes.items():
-            for item in value if isinstance(value, tuple) else (value,):
-                if isinstance(item, GraphFile):
-                    yield key, item
-
-
-@dataclass(frozen=True)
-class GraphFile:
-    """Nodes in topological order; the inputs without those that are initializers."""
-
-    name: str
-    nodes: tuple[NodeFile, ...]
-    initializers: Mapping[str, np.ndarray]  # read-only, may be unaligned views of the file's bytes
-    inputs: tuple[ValueInfo, ...]
-    outputs: tuple[ValueInfo, ...]
-
-
-@dataclass(frozen=True)
-class FunctionFile:
-    """A function that the model brings along: nodes that stand for one node."""
-
-    name: str
-    domain: str
-    overload: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: tuple[str, ...]  # names of those that a caller must give
-    defaults: Mapping[str, Attribute]
-    nodes: tuple[NodeFile, ...]
-    opsets: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A whole model."""
-
-    ir_version: int
-    opsets: Mapping[str, int]  # domain -> version; "" is ONNX's own
-    graph: GraphFile
-    functions: Mapping[tuple[str, str, str], FunctionFile]  # (domain, name, overload)
-    producer: str
-    source: str = field(default="", compare=False)  # the file's name, for errors
 
 
 def read(source: Any) -> ModelFile:
@@ -125,11 +44,6 @@ def read(source: Any) -> ModelFile:
         return _Reader(source.SerializeToString(), "ModelProto", Folder(None)).model()
     path = Path(source)
     return _Reader(path.read_bytes(), os.fspath(path), Folder(path.parent)).model()
-
-
-def printable(text: str) -> str:
-    """A name out of a file without control characters."""
-    return shown(text)[1:-1]
 
 
 class _Reader:
@@ -178,7 +92,7 @@ class _Reader:
                 self.fail(f"the function {shown(function.name)} is defined twice")
             functions[key_] = function
         graph = self._graph(*graphs[0], 0)
-        check = _Check(self.wire, functions)
+        check = Checks(self.wire, functions)
         for function in functions.values():
             check.function(function)
         check.inputs(graph)
@@ -268,8 +182,8 @@ class _Reader:
 
     def _node(self, start: int, end: int, depth: int) -> NodeFile:
         self.node_count += 1
-        if self.node_count > MAX_NODES:
-            self.fail(f"it has more than {MAX_NODES:,} nodes")
+        if self.node_count > checks.MAX_NODES:
+            self.fail(f"it has more than {checks.MAX_NODES:,} nodes")
         wire = self.wire
         inputs, outputs, attributes = [], [], []
         name = op = domain = overload = ""
@@ -346,7 +260,9 @@ class _Reader:
         how, first, last = item
         wire = self.wire
         if number in (2, 7):  # f, floats
-            return wire.array(first, last, np.dtype(np.float32)).tolist() if how == LENGTH else (wire.float32(first),)
+            if (last - first) % 4:
+                self.fail(f"{owner}: {last - first:,} bytes are no whole number of float32")
+            return (wire.float32(place) for place in range(first, last, 4))
         if number in (3, 8):  # i, ints
             return wire.varints(first, last).view(np.int64).tolist() if how == LENGTH else (signed(first),)
         if number in (4, 9):  # s, strings
@@ -420,91 +336,4 @@ _KIND_OF_FIELD = {number: kind for kind, number in _FIELD_OF_KIND.items()} | {22
 def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
-
-class _Check:
-    """What is only known when everything is read: names are given once and before they are read, calls end."""
-
-    def __init__(self, wire: Wire, functions: Mapping[tuple[str, str, str], FunctionFile]) -> None:
-        self.fail, self.functions = wire.fail, functions
-        self._sizes: dict[tuple[str, str, str], tuple[int, int]] = {}
-        self._total = 0
-
-    def inputs(self, graph: GraphFile) -> None:
-        """The inputs of the model have types."""
-        # A value that is no tensor has neither; a tensor without an element type has nothing to be checked against.
-        for info in graph.inputs:
-            if info.dtype is None and info.shape is not None:
-                self.fail(f"the input {shown(info.name)} has no element type")
-
-    def function(self, function: FunctionFile) -> None:
-        given = set(function.inputs)
-        self._nodes(function.nodes, given, (), {*function.attributes, *function.defaults}, f"function {shown(function.name)}: ")
-        for name in function.outputs:
-            if name not in given:
-                self.fail(f"function {shown(function.name)}: nothing gives the output {shown(name)}")
-
-    def graph(self, graph: GraphFile, outer: tuple[set[str], ...], references: set[str] | None = None, where: str = "") -> None:
-        given = {*graph.initializers, *(info.name for info in graph.inputs)}
-        self._nodes(graph.nodes, given, outer, references or set(), where)
-        for info in graph.outputs:
-            if info.name not in given and not any(info.name in names for names in outer):
-                self.fail(f"{where}nothing gives the output {shown(info.name)}")
-
-    def _nodes(self, nodes: tuple[NodeFile, ...], given: set[str], outer: tuple[set[str], ...], references: set[str], where: str) -> None:
-        """Walk the nodes and add what they give to `given`."""
-        for node in nodes:
-            self._total += self._size(node)
-            if self._total > MAX_NODES:
-                self.fail(f"{where}{node.label}: with the functions that are called there are more than {MAX_NODES:,} nodes")
-            for name in node.inputs:
-                if name and name not in given and not any(name in names for names in outer):
-                    self._missing(node, name, nodes, where)
-            for key, value in node.attributes.items():
-                if isinstance(value, Reference) and value.name not in references:
-                    self.fail(f"{where}{node.label}: the attribute {shown(key)} refers to {shown(value.name)}, which is no attribute of a function around it")
-            for key, graph in node.graphs():
-                self.graph(graph, (*outer, given), references, f"{where}{node.label}, {printable(key)}: ")
-            for name in node.outputs:
-                if name in given:
-                    self.fail(f"{where}{node.label}: the name {shown(name)} is given a second time")
-                if name:
-                    given.add(name)
-
-    def _missing(self, node: NodeFile, name: str, nodes: tuple[NodeFile, ...], where: str) -> None:
-        later = next((other for other in nodes if name in other.outputs), None)
-        if later is None:
-            self.fail(f"{where}{node.label} reads {shown(name)}, which nothing gives")
-        if later is node:
-            self.fail(f"{where}{node.label} reads its own output {shown(name)}: a cycle")
-        self.fail(f"{where}{node.label} reads {shown(name)} before {later.label} gives it: nodes must stand in topological order, without a cycle")
-
-    def _size(self, node: NodeFile) -> int:
-        """How many nodes a node stands for."""
-        key = (node.domain, node.op, node.overload)
-        size, _ = self._measured(key, ()) if key in self.functions else (0, 0)
-        return 1 + size
-
-    def _measured(self, key: tuple[str, str, str], calls: tuple[tuple[str, str, str], ...]) -> tuple[int, int]:
-        """A function's nodes with those of the functions that it calls, and how deep these calls go."""
-        if key not in self._sizes:
-            if key in calls:
-                self.fail(f"the function {shown(key[1])} calls itself")
-            calls = (*calls, key)
-            size = depth = 0
-            for node in self._inner(self.functions[key].nodes):
-                size += 1
-                called = (node.domain, node.op, node.overload)
-                if called in self.functions:
-                    more, below = (0, len(calls)) if len(calls) > MAX_DEPTH else self._measured(called, calls)
-                    size, depth = size + more, max(depth, below)
-            if depth >= MAX_DEPTH:
-                self.fail(f"functions call functions more than {MAX_DEPTH} deep, down to {shown(key[1])}")
-            self._sizes[key] = size, depth + 1
-        return self._sizes[key]
-
-    def _inner(self, nodes: Iterable[NodeFile]) -> Iterable[NodeFile]:
-        """The nodes and those of their subgraphs."""
-        for node in nodes:
-            yield node
-            for _, graph in node.graphs():
-                yield from self._inner(graph.nodes)
+__all__ = ["FunctionFile", "GraphFile", "ModelFile", "NodeFile", "Reference", "ValueInfo", "printable", "read"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..nn.parameter import Buffer, Parameter
 from ..ops.base import FLOAT
-from .importer import evaluate
+from .importer import errors_of, evaluate
 from .node import Call
 from .operators.table import operators
 from .reader import GraphFile, NodeFile
@@ -23,11 +23,14 @@ def unpacked(graph: GraphFile, opset: int) -> tuple[GraphFile, set[str]]:
     known, constants, nodes = dict(graph.initializers), set[str](), []
     results = {info.name for info in graph.outputs}
     for node in graph.nodes:
-        plain = node.domain == "" and (node.op == "Constant" or (node.op in _STORAGE and all(name in known for name in node.inputs if name)))
-        if not plain or node.outputs[0] in results or (node.op == "Constant" and any(name.startswith("value_string") or name == "sparse_value" for name in node.attributes)):
+        stored = node.op in _STORAGE and node.inputs[:1] != ("",) and all(name in known for name in node.inputs if name)
+        plain = node.domain == "" and (node.op == "Constant" or (stored and bool(node.inputs)))
+        if not plain or node.outputs[0] in {*results, ""} or (node.op == "Constant" and any(name.startswith("value_string") or name == "sparse_value" for name in node.attributes)):
             nodes.append(node)
             continue
-        (known[node.outputs[0]],) = evaluate(operators()[node.op], Call(node, opset), [known[name] if name else None for name in node.inputs])
+        inputs = [] if node.op == "Constant" else [known[name] if name else None for name in node.inputs]
+        with errors_of(node, inputs):
+            (known[node.outputs[0]],) = evaluate(operators()[node.op], Call(node, opset), inputs)
         if node.op == "Constant" or all(name in constants or known[name].ndim == 0 for name in node.inputs if name):
             constants.add(node.outputs[0])
     return replace(graph, nodes=tuple(nodes), initializers=known), constants

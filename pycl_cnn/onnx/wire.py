@@ -87,7 +87,8 @@ class Wire:
         return self.data[first:last].decode("utf-8", "backslashreplace")
 
     def float32(self, first: int) -> float:
-        return float(np.frombuffer(self.data, "<f4", 1, first)[0])
+        """The shortest decimal number that is this float32, as its writer will have meant it: 0.1, not 0.10000000149011612."""
+        return float(str(np.frombuffer(self.data, "<f4", 1, first)[0]))
 
     def array(self, first: int, last: int, dtype: np.dtype) -> np.ndarray:
         """The numbers in bytes [first, last), a read-only view that may be unaligned."""

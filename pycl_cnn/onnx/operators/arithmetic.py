@@ -95,7 +95,7 @@ _MANY = {"Min": "min", "Max": "max", "Sum": "add"}
 
 
 for _name, _kind in _KINDS.items():
-    lowered(_name)(lambda call, a, b, _kind=_kind: binary(_kind, symbol(a, call), symbol(b, call)))
+    lowered(_name)(lambda call, a, b, *, _kind=_kind: binary(_kind, symbol(a, call), symbol(b, call)))
 for _name, _kind in _MANY.items():
     lowered(_name)(lambda call, *arrays, _kind=_kind: reduce(lambda a, b: binary(_kind, a, b), [symbol(array, call) for array in arrays]))
 

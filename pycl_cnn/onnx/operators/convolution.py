@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import functional as F
+from ...ops.conv import Epilogue
 from ...ops.matmul import MatMul
 from ...ops.movement import Pad
 from ...ops.pointwise import Binary
@@ -167,7 +168,11 @@ def lower_gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
     if 0 in (*a.shape, *b.shape):
         return NotImplemented
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
-    y = emit(MatMul(bool(call.integer("transA", 0)), bool(call.integer("transB", 0))), symbol(a, call).value, symbol(b, call).value)
+    transposed = bool(call.integer("transA", 0)), bool(call.integer("transB", 0))
+    columns = b.shape[:1] if transposed[1] else b.shape[1:]
+    if alpha == beta == 1 and c is not None and c.shape == columns:
+        return emit(MatMul(*transposed, Epilogue(bias=True)), *(symbol(item, call).value for item in (a, b, c)))
+    y = emit(MatMul(*transposed), symbol(a, call).value, symbol(b, call).value)
     if alpha != 1:
         y = unary(y, "affine", alpha)
     if c is None or beta == 0:

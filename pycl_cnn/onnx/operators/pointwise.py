@@ -115,7 +115,7 @@ _EXACT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "IsNaN": np.isnan,
 }
 for _name, _exact in _EXACT.items():
-    evaluated(_name)(lambda call, x, _exact=_exact: _exact(x))
+    evaluated(_name)(lambda call, x, *, _exact=_exact: _exact(x))
 
 
 @evaluated("Shrink")
@@ -170,7 +170,7 @@ _KINDS = {
     "HardSwish": "hardswish",
 }
 for _name, _kind in _KINDS.items():
-    lowered(_name)(lambda call, x, _kind=_kind: unary(x, _kind))
+    lowered(_name)(lambda call, x, *, _kind=_kind: unary(x, _kind))
 
 
 @lowered("LeakyRelu")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import functional as F
 from ...functional.door import NCHW_TO_NHWC, NHWC_TO_NCHW
 from ...geometry import AxisRule, PoolAxis, PoolGeometry
 from ...ops.max_pool import MaxPool
@@ -175,6 +176,8 @@ def lower_global_pool(call: Call, x: Symbol) -> Any:
     if call.op == "GlobalLpPool":
         p = call.integer("p", 2)
         return _root(emit(Reduce("sum", axes, True), _powers(x, p).value), p)
+    if call.op == "GlobalAveragePool" and x.ndim == 4:
+        return F.adaptive_avg_pool2d(x, 1)
     return emit(Reduce("mean" if call.op == "GlobalAveragePool" else "max", axes, True), x.value)
 
 
