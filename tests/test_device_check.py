@@ -18,7 +18,7 @@ import pycl_cnn as pc
 import pycl_cnn.functional as F
 from pycl_cnn import cli, models, nn, optim
 from pycl_cnn.backends import backend
-from pycl_cnn.backends.opencl import certificate, check, devices, samples, sources, trials
+from pycl_cnn.backends.opencl import ceilings, certificate, check, devices, samples, sources, trials
 from pycl_cnn.backends.opencl.pointwise import UnaryLoop
 from pycl_cnn.backends.opencl.programs import open_context
 from pycl_cnn.compiler import training_program
@@ -228,6 +228,17 @@ def test_a_wrong_variant_gives_way_to_another_of_its_algorithm(where, sabotage, 
         program, error = convolution(where)
     step = conv_step(program)
     assert error < 1e-5 and step.algorithm == "igemm" and "MR=2" in step.why and "kills its process" in step.why
+
+
+def test_loops_that_measure_the_device_are_tried_before(where, sabotage, fresh):
+    context = open_context(where.index)
+    assert ceilings.problem(context) == "" and any(key.startswith("ceilings") for key in verdicts(fresh))
+    sabotage("ceilings", "const int first = get_global_id(0) * item_step;", "const int first = 1 + get_global_id(0) * item_step;")
+    assert "is wrong" in ceilings.problem(context)
+    with pytest.raises(pc.DeviceError, match="cannot be measured: ceilings"):
+        ceilings.measure(context)
+    sabotage("ceilings", "const int item = get_global_id(0);", "const int item = get_global_id(0); *(volatile __global int *)0 = 1;")
+    assert "kills its process" in ceilings.problem(context)
 
 
 def test_the_process_survives_a_driver_that_dies(where, fresh):

@@ -12,7 +12,7 @@ import math
 import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +226,16 @@ class DeviceCheck:
                 (_, options), stem = trial.payload.programs[outcome.program], trial.payload.names[outcome.program]
                 kernel = self._kernel(stem, outcome.entry, options)
                 self._verdicts[kernel] = Verdict(kernel, (kernel,), False, problem=verdict.problem)
+
+    def remembered(self, key: str, judge: Callable[[], Verdict]) -> Verdict:
+        """The verdict `key` about kernels that no algorithm uses; `judge` tries them where there is none."""
+        with self._lock:
+            if key not in self._verdicts:
+                self._remember()
+            if key not in self._verdicts:
+                self._verdicts[key] = judge()
+                update_cache(self._file, {key: asdict(self._verdicts[key])})
+            return self._verdicts[key]
 
     def sample(self, unit: Unit) -> tuple[Sample, Graph, Mapping[str, Variant]]:
         """The first sample with all of the unit's kernels, lowered with the unit's choices; the node itself where there is none."""
