@@ -119,6 +119,9 @@ def product_problem(pixels: int, outs: int, reds: int, taps: int, groups: int) -
 
 ROWS_OF_WIDTH = {16: (14, 12, 10, 7, 4, 2, 1), 8: (6, 5, 4, 2, 1), 4: (6, 4, 2, 1)}  # with two vectors; registers: 32 or 16
 
+FEW_PIXELS, MANY_REDS = 64, 256
+SET_BYTES, SAME_SET_ROWS = 2048, 10
+
 
 def direct_usual(problem: Problem, limits: Limits) -> Variant:
     """As large as the registers allow, not wider than the outputs, of a height that leaves few pixels over in the last block."""
@@ -129,10 +132,15 @@ def direct_usual(problem: Problem, limits: Limits) -> Variant:
     width = limits.width
     while width > 4 and outs <= width // 2:
         width //= 2
-    vectors = 2 if outs > width else 1
+    # Weights that few pixels share come from far away: a narrow panel of them stays near while its blocks are computed.
+    few = 2 < pixels <= FEW_PIXELS and problem["reds"] >= MANY_REDS
+    vectors = 2 if outs > width and not few else 1
     heights = ROWS_OF_WIDTH[width]
     if vectors == 1:
         heights = tuple(min(14, 2 * rows) for rows in heights)
+    # Rows a multiple of SET_BYTES apart fall into the same few sets of a cache.
+    if 4 * problem["reds"] * problem["groups"] % SET_BYTES == 0:
+        heights = tuple(min(SAME_SET_ROWS, rows) for rows in heights)
     # One more row's time in every block: its weights are loaded and its loop goes round.
     rows = min(heights, key=lambda rows: (blocks(pixels, rows) * (rows + 1), -rows))
     return Variant.of("conv_igemm", MR=rows, NV=vectors, VEC=width, UNROLL=1, LANES=1, WORK=18)
