@@ -513,3 +513,28 @@ def test_nothing_is_tuned_unless_asked_for(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYCL_CNN_CACHE": str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (Path(tmp_path) / "tuning").exists()
+
+
+RUNTIMES = {
+    "PoCL 3.0": {"platform": "Portable Computing Language OpenCL 3.0 PoCL 3.0-rc2", "name": "pthread-CPU", "vendor": "AuthenticAMD", "driver": "3.0-rc2", "type": "cpu"},
+    "PoCL 3.1": {"platform": "Portable Computing Language OpenCL 3.0 PoCL 3.1", "name": "pthread-CPU", "vendor": "AuthenticAMD", "driver": "3.1", "type": "cpu"},
+    "Intel's CPU runtime": {"platform": "Intel(R) OpenCL OpenCL 3.1 LINUX", "name": "CPU", "vendor": "Intel(R) Corporation", "driver": "2026.22", "type": "cpu"},
+    "rusticl on llvmpipe": {"platform": "rusticl OpenCL 3.0", "name": "llvmpipe (LLVM 15.0.6, 256 bits)", "vendor": "Mesa", "driver": "22.3.6", "type": "cpu"},
+    "Oclgrind": {"platform": "Oclgrind OpenCL 1.2 (Oclgrind 21.10)", "name": "Oclgrind Simulator", "vendor": "University of Bristol", "driver": "Oclgrind 21.10", "type": "cpu"},
+}
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_known_runtimes_get_their_defaults_and_nothing_that_is_too_wide(name, width):
+    """The shapes that were measured come from the record; where its vectors are wider than the device's, from the rule."""
+    limits = replace(CPU, width=width)
+    tuning = Tuning(RUNTIMES[name], limits, "", (), shipped())
+    (record,) = (record for record in shipped() if record.title == name)
+    assert [other.title for other in shipped() if other.holds_for(RUNTIMES[name])] == [name]
+    for key, (variant,) in record.families["product"].items():
+        problem = Problem.parse("product", key)
+        choice = tuning.choose(PRODUCT, problem)
+        assert PRODUCT.broken(choice.variant, problem, limits) is None
+        if variant["VEC"] <= width:
+            assert (choice.variant, choice.source) == (variant, f"defaults: {name}")

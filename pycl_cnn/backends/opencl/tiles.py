@@ -132,8 +132,9 @@ def direct_usual(problem: Problem, limits: Limits) -> Variant:
     width = limits.width
     while width > 4 and outs <= width // 2:
         width //= 2
-    # Weights that few pixels share come from far away: a narrow panel of them stays near while its blocks are computed.
-    few = 2 < pixels <= FEW_PIXELS and problem["reds"] >= MANY_REDS
+    # Weights that few pixels share come from far away: a narrow panel of them stays near while its blocks are computed. Vectors that are not as wide
+    # make panels that are narrow enough.
+    few = pixels <= FEW_PIXELS and problem["reds"] >= MANY_REDS and width == 16
     vectors = 2 if outs > width and not few else 1
     heights = ROWS_OF_WIDTH[width]
     if vectors == 1:
