@@ -63,6 +63,7 @@ TUNE_EPILOG = """\
 examples:
   pycl-cnn tune --device opencl:1                                ResNet-18's shapes, for a minute
   pycl-cnn tune --model mobilenet_v2 --input-shape 8,3,224,224 --train --budget 600
+  pycl-cnn tune --model detector.onnx --input-shape 1,3,320,320
   pycl-cnn tune --export my-device.json                          what was found, for others: please contribute it
 
 Variants are tried in a process of their own; only those whose results agree with the reference are kept, in the user's cache folder
@@ -217,7 +218,7 @@ def _parser() -> Parser:
     profiled.add_argument("--trace", metavar="FILE", help="write the fastest run as Trace Event JSON")
 
     tuning = command("tune", tune, "measure which variants of the kernels suit a device, for a network's shapes", TUNE_EPILOG, "the first OpenCL device")
-    tuning.add_argument("--model", metavar="NAME", default="resnet18", help="name of a network (default: %(default)s; see pycl-cnn summary --help)")
+    tuning.add_argument("--model", metavar="MODEL", default="resnet18", help="name of a network, or an .onnx file (default: %(default)s; see pycl-cnn summary --help)")
     tuning.add_argument("--input-shape", type=shape, metavar="N,C,H,W", help="default: one image of the size the network was made for")
     tuning.add_argument("--train", action="store_true", help="the shapes of a training step")
     tuning.add_argument("--budget", type=positive, default=60, metavar="SECONDS", help="default: %(default)s")

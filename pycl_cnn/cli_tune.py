@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .cli_models import known_model
 from .placement import device as find_device
 from .tuning.database import TuningError, facts_of
 from .tuning.tuner import Summary, export, tune
+from .tuning.worker import network_of
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         count = export(facts_of(devices()[device.index]), Path(options.export))
         print(f"{count} variants of {device} in {options.export}")
         return 0
-    known_model(options.model)
+    network_of(options.model, options.input_shape)  # a mistake is told before anything is measured
     bar = tqdm(total=options.budget, unit="s", disable=options.quiet, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}")
 
     def progress(summary: Summary, seconds: float) -> None:

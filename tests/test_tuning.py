@@ -482,6 +482,23 @@ def test_the_command_tunes_a_network(cache, capsys):
         assert main(["tune", "--device", device.label, "--export", str(cache / "mine.json")]) == 0
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_tasks_are_the_shapes_of_the_network(train, tmp_path):
+    """By name and, for inference, from an ONNX file; training adds gradients."""
+    device = _opencl()
+    shape = (3, 1, 28, 28)
+    tasks = {task.name: task.count for task, _ in worker.tasks_of("lenet5", shape, train, device)}
+    assert any(name.startswith("Conv ") and "3x28x28x1" in name for name in tasks)
+    assert any("ConvBackwardWeight" in name for name in tasks) == train
+    if not train:
+        pytest.importorskip("onnx", reason="writes an ONNX file")
+        model = pc.models.get("lenet5").build().eval()
+        path = str(tmp_path / "net.onnx")
+        pc.onnx.export(model, path, shape)
+        assert {task.name: task.count for task, _ in worker.tasks_of(path, shape, False, device)} == tasks
+        assert worker.network_of(path, None)[1][1:] == shape[1:]
+
+
 def test_explain_says_where_a_choice_came_from(monkeypatch):
     device = _opencl()
     context = device_context(device)

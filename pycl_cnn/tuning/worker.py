@@ -24,6 +24,7 @@ from ..backends.base import Device, Program
 from ..errors import PyclError, UnsupportedError
 from ..geometry import ConvGeometry
 from ..graph import Graph
+from ..nn.module import Module
 from ..ops.base import Op
 from ..ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ..ops.matmul import MatMul
@@ -156,17 +157,35 @@ def _attributes(op: Op) -> str:
     return f"s{g.stride[0]}x{g.stride[1]} p{g.padding[0]}{g.padding[1]} d{g.dilation[0]}x{g.dilation[1]} g{g.groups}".replace(", ", ",")
 
 
+def network_of(model: str, shape: tuple[int, ...] | None) -> tuple[Module, tuple[int, ...]]:
+    """The network with this name or in this ONNX file, and the shape of its input. Raises PyclError."""
+    if not model.endswith(".onnx"):
+        from ..cli_models import known_model
+
+        entry = known_model(model)
+        return entry.build(), shape or entry.input_shape
+    from ..onnx import load
+
+    network = load(model)
+    if len(network.inputs) != 1:
+        raise TuningError(f"{model} has {len(network.inputs)} inputs; tuning takes networks with one")
+    told = network.inputs[0].shape
+    if shape is None and told is not None and told[1:] and all(isinstance(size, int) for size in told[1:]):
+        shape = (told[0] if isinstance(told[0], int) else 1, *(size for size in told[1:] if isinstance(size, int)))
+    if shape is None:
+        raise TuningError(f"{model} does not say how large its input is ({told}): give --input-shape")
+    return network, shape
+
+
 def _lowered(model: str, shape: tuple[int, ...] | None, train: bool, device: Device) -> list[Any]:
     """The nodes of a network's program, their algorithms chosen; no kernel is built."""
-    from ..cli_models import known_model
     from ..compiler import inference_graph, training_graph
     from ..nn import CrossEntropyLoss
     from ..optim import SGD
 
-    entry = known_model(model)
-    network, shape = entry.build(), shape or entry.input_shape
+    network, shape = network_of(model, shape)
     if train:
-        target = ((shape[0],), np.dtype(np.int64))
+        target = ((shape[0],), np.dtype(np.int32))
         graph = training_graph(network.train(), CrossEntropyLoss(), SGD(momentum=0.9).rule, [(shape, np.dtype(np.float32))], target)
     else:
         graph = inference_graph(network.eval(), [(shape, np.dtype(np.float32))])
