@@ -39,7 +39,7 @@ def read_cache(name: str) -> dict[str, Any]:
 
 
 def update_cache(name: str, entries: Mapping[str, Any]) -> None:
-    """Add entries to the dictionary `name`, beside those that other processes add at the same time.
+    """Add entries to the dictionary `name`, beside those that other processes add at the same time; None takes one out.
 
     It is written beside the old file and renamed, so that a reader never sees half of it.
     """
@@ -47,7 +47,7 @@ def update_cache(name: str, entries: Mapping[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / f"{name}.lock"):
-            write_json(folder / name, {**read_cache(name), **entries})
+            write_json(folder / name, {key: value for key, value in {**read_cache(name), **entries}.items() if value is not None})
     except OSError:
         return
 

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from helpers.graphs import trace_gradients
 
 import pycl_cnn as pc
 import pycl_cnn.functional as F
-from pycl_cnn import cli, models, nn, optim
+from pycl_cnn import cache, cli, models, nn, optim
 from pycl_cnn.backends import backend
 from pycl_cnn.backends.opencl import ceilings, certificate, check, devices, samples, sources, trials
 from pycl_cnn.backends.opencl.pointwise import UnaryLoop
@@ -335,7 +336,12 @@ def test_the_command_finds_what_fails_and_what_was_mended(where, fresh, sabotage
     own = check.device_check(where.index)
     unit = next(unit for unit in own._units.values() if unit is not None and unit.what.startswith("Transpose"))
     own._verdicts[unit.key] = check.Verdict(unit.what, unit.kernels, False, problem="hangs")
+    (kernel,) = unit.kernels
+    cache.update_cache(own._file, {kernel: asdict(own._verdicts[unit.key])})
+    own._remember()
+    own._verdicts[unit.key] = check.Verdict(unit.what, unit.kernels, False, problem="hangs")
     assert not own.examine([unit])[0].ok and own.examine([unit], again=True)[0].ok
+    assert verdicts(fresh)[unit.key]["ok"] and kernel not in verdicts(fresh)
 
 
 def test_the_command_needs_an_opencl_device(capsys):

@@ -120,5 +120,7 @@ def test_a_cache_that_cannot_be_read_or_written_is_no_error(tmp_path, monkeypatc
     monkeypatch.setenv("PYCL_CNN_CACHE", str(tmp_path))
     (tmp_path / "x.json").write_text('{"half": ')
     assert cache.read_cache("x.json") == {}
-    cache.update_cache("x.json", {"a": 1})
-    assert cache.read_cache("x.json") == {"a": 1}
+    cache.update_cache("x.json", {"a": 1, "b": 2})
+    assert cache.read_cache("x.json") == {"a": 1, "b": 2}
+    cache.update_cache("x.json", {"a": None})
+    assert cache.read_cache("x.json") == {"b": 2}

@@ -100,21 +100,24 @@ class DeviceCheck:
         """What `algorithm` would be at `node`; None where it runs no kernel, or serves nodes that other algorithms insert, with which it is checked."""
         if not isinstance(algorithm, OpenClAlgorithm) or type(node.op).reference is Op.reference:
             return None
-        specs = tuple(value.spec for value in node.inputs)
-        tuning = self.context.tuning
-        key = (node.op, specs, id(algorithm), id(tuning), tuning.state)
-        if key not in self._units:
-            if len(self._units) >= MOST_UNITS:  # many shapes, of which few come again
-                self._units.clear()
-            with tuning.trying(tuning.forced) as asked:
-                kernels = self._kernels(self._isolated(node.op, specs, algorithm))
-            choices: dict[str, Variant] = {}
-            for family, _, variant in asked:
-                choices.setdefault(family.name, variant)
-            # Inputs are counted: bias and residual are branches of a kernel.
-            what = f"{type(node.op).__name__} by {algorithm.name}, {len(specs)} inputs"
-            self._units[key] = Unit(what, kernels, node.op, specs, algorithm, tuple(choices.items())) if kernels else None
-        return self._units[key]
+        specs, tuning = tuple(value.spec for value in node.inputs), self.context.tuning
+        key = (node.op, specs, algorithm, tuning, tuning.state)
+        with self._lock:
+            if key not in self._units:
+                if len(self._units) >= MOST_UNITS:  # many shapes, of which few come again
+                    self._units.clear()
+                self._units[key] = self._new_unit(node.op, specs, algorithm)
+            return self._units[key]
+
+    def _new_unit(self, op: Op, specs: tuple[Spec, ...], algorithm: Algorithm) -> Unit | None:
+        tuning, choices = self.context.tuning, dict[str, Variant]()
+        with tuning.trying(tuning.forced) as asked:
+            kernels = self._kernels(self._isolated(op, specs, algorithm))
+        for family, _, variant in asked:
+            choices.setdefault(family.name, variant)
+        # Inputs are counted: bias and residual are branches of a kernel.
+        what = f"{type(op).__name__} by {algorithm.name}, {len(specs)} inputs"
+        return Unit(what, kernels, op, specs, algorithm, tuple(choices.items())) if kernels else None
 
     def _isolated(self, op: Op, specs: Sequence[Spec], algorithm: Algorithm) -> Graph:
         """A graph with one node and what its algorithm inserts, lowered. What is inserted is tried together with the node."""
@@ -194,16 +197,18 @@ class DeviceCheck:
             return self._examine(list({unit.key: unit for unit in units}.values()), again)
 
     def _examine(self, units: Sequence[Unit], again: bool) -> list[Verdict]:
+        forgotten: dict[str, Any] = {}
         if again:
-            for key in [*(unit.key for unit in units), *(kernel for unit in units for kernel in unit.kernels)]:
-                self._verdicts.pop(key, None)
+            keys = [*(unit.key for unit in units), *(kernel for unit in units for kernel in unit.kernels)]
+            forgotten = {key: None for key in keys if self._verdicts.pop(key, None)}
         elif any(unit.key not in self._verdicts for unit in units):
             self._remember()  # another process may have tried them
         unknown = [unit for unit in units if unit.key not in self._verdicts]
         if unknown:
             before = dict(self._verdicts)
             self._try(unknown)
-            update_cache(self._file, {key: asdict(verdict) for key, verdict in self._verdicts.items() if before.get(key) is not verdict})
+            changed = {key: asdict(verdict) for key, verdict in self._verdicts.items() if before.get(key) is not verdict}
+            update_cache(self._file, forgotten | changed)
         return [self._verdicts[unit.key] for unit in units]
 
     def _try(self, units: Sequence[Unit]) -> None:
