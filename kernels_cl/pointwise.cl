@@ -11,7 +11,8 @@
 // [block*rows_per_item, ...) of the flattened outer dimensions.
 //
 // ACTIVATION  the function (activation.cl); for binary the one applied to the result.
-// BINARY      0 add, 1 sub, 2 mul, 3 div, 4 max, 5 min, 6 pow, 7 eq, 8 gt, 9 ge (comparisons give 1 or 0; max and min keep NaN).
+// BINARY      0 add, 1 sub, 2 mul, 3 div, 4 max, 5 min, 6 pow, 7 eq, 8 gt, 9 ge (comparisons give 1 or 0; max and min keep NaN), 10 keep (a where b is
+//             not 0, else 0).
 #include "vectors.cl"
 #include "activation_derivative.cl"
 #ifndef BINARY
@@ -74,6 +75,8 @@ inline real combine(const real a, const real b) {
     return a > b ? one : zero;
 #elif BINARY == 9
     return a >= b ? one : zero;
+#elif BINARY == 10
+    return b != zero ? a : zero;
 #else
 #error "BINARY names no operation of pointwise.cl"
 #endif

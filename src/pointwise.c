@@ -37,7 +37,8 @@ ALWAYS_INLINE vf binary_value(int64_t kind, vf a, vf b) {
     case BINARY_POW: return vf_pow(a, b);
     case BINARY_EQ: return vf_select(a == b, one, zero);
     case BINARY_GT: return vf_select(a > b, one, zero);
-    default: return vf_select(a >= b, one, zero);
+    case BINARY_GE: return vf_select(a >= b, one, zero);
+    default: return vf_select(b == zero, zero, a);
     }
 }
 
@@ -75,6 +76,7 @@ static void binary_run(int64_t kind, const float *a, int64_t a_step, const float
         CASE(BINARY_EQ)
         CASE(BINARY_GT)
         CASE(BINARY_GE)
+        CASE(BINARY_KEEP)
 #undef CASE
     }
 }

@@ -48,6 +48,7 @@ enum binary_kind {
     BINARY_EQ = 7, /* comparisons give 1 or 0 */
     BINARY_GT = 8,
     BINARY_GE = 9,
+    BINARY_KEEP = 10, /* a where b is not 0, else 0 */
 };
 
 /* binary  y = activation(a op b); buffers: a, b, y. y is dense; it may be an input that has the same shape.

@@ -140,7 +140,7 @@ def test_powers_of_edges_are_those_of_c99(isa):
     np.testing.assert_array_equal(np.signbit(y[~np.isnan(y)]), np.signbit(exact[~np.isnan(y)]))
 
 
-BINARY = [np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power, np.equal, np.greater, np.greater_equal]
+BINARY = [np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.power, np.equal, np.greater, np.greater_equal, lambda a, b: np.where(b != 0, a, 0)]
 SHAPES = [
     ((7,), (7,)), ((1,), (1,)), ((3, 255), (255,)), ((1717, 3), (3,)), ((17, 3), (17, 1)), ((50000,), (1,)), ((1,), (40000,)),
     ((5, 1, 7), (1, 3, 1)), ((2, 3, 4, 5, 6, 7), (3, 1, 5, 1, 7)), ((2, 1, 4, 1, 6, 1), (1, 3, 1, 5, 1, 7)), ((300, 300), (300, 1)),

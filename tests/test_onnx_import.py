@@ -333,3 +333,89 @@ def test_absurd_sizes_are_refused(shape):
         inputs = ["x", "", "", "s"] if op == "Resize" else ["x", "s"]
         with pytest.raises(pc.PyclError):
             pc.onnx.load(model([node(op, inputs, ["y"])], {"x": (FLOAT, [1, 1])}, {"y": (FLOAT, None)}, values))(np.ones((1, 1), np.float32))
+
+
+# ---- float networks stay in kernels -------------------------------------------------------------------------------------
+
+
+def test_choices_by_comparison_have_no_host_steps(device):
+    """Where keeps what it does not choose out, infinities and NaN included."""
+    nodes = [
+        node("Greater", ["x", "zero"], ["positive"]),
+        node("LessOrEqual", ["x", "one"], ["small"]),
+        node("Xor", ["positive", "small"], ["either"]),
+        node("And", ["positive", "small"], ["both"]),
+        node("Not", ["both"], ["outside"]),
+        node("Log", ["x"], ["log"]),
+        node("Where", ["positive", "log", "x"], ["a"]),
+        node("Where", ["outside", "minus", "a"], ["y"]),
+        node("Cast", ["either"], ["z"], to=FLOAT),
+    ]
+    net = pc.onnx.load(
+        model(nodes, {"x": (FLOAT, [2, 5])}, {"y": (FLOAT, [2, 5]), "z": (FLOAT, [2, 5])}, {"zero": np.float32(0), "one": np.float32(1), "minus": np.float32(-np.inf)})
+    )
+    x = np.array([[-1, 0, 0.5, 1, 2], [np.inf, -np.inf, 0.25, np.nan, -0.0]], np.float32)
+    y, z = net(x, device=device)
+    with np.errstate(all="ignore"):
+        inside = (x > 0) & (x <= 1)
+        np.testing.assert_allclose(y, np.where(inside, np.log(x), -np.inf), rtol=1e-6)
+    np.testing.assert_array_equal(z, (x > 0) ^ (x <= 1))
+    if device.backend != "reference":
+        assert " numpy " not in net.explain(x, device=device)
+
+
+def test_masks_are_booleans_where_they_are_asked_for(device):
+    nodes = [node("Greater", ["x", "zero"], ["m"]), node("Transpose", ["m"], ["t"], perm=[1, 0]), node("Cast", ["m"], ["n"], to=INT64), node("ReduceSum", ["n"], ["count"], keepdims=0)]
+    net = pc.onnx.load(model(nodes, {"x": (FLOAT, [2, 3])}, {"m": (BOOL, [2, 3]), "t": (BOOL, [3, 2]), "count": (INT64, [])}, {"zero": np.float32(0)}))
+    x = random(2, 3)
+    m, t, count = net(x, device=device)
+    assert m.dtype == t.dtype == bool and count.dtype == np.int64
+    np.testing.assert_array_equal(m, x > 0)
+    np.testing.assert_array_equal(t, (x > 0).T)
+    assert count == (x > 0).sum()
+
+
+@pytest.mark.parametrize("places", [[2], [0, 1, 2], [5, 3, 1], [4, 4, 4], [0, 3, 1, 5, 2, 2, 0, 1, 4, 3, 5, 1, 0, 2]])
+def test_known_places_are_gathered_by_kernels(places, device):
+    net = pc.onnx.load(model([node("Gather", ["x", "i"], ["y"], axis=1)], {"x": (FLOAT, [2, 6, 3])}, {"y": (FLOAT, None)}, {"i": np.array(places)}))
+    x = random(2, 6, 3)
+    np.testing.assert_array_equal(net(x, device=device), x[:, places])
+    if device.backend != "reference":
+        assert " numpy " not in net.explain(x, device=device)
+
+
+FLOAT_NODES = {
+    "PRelu": (node("PRelu", ["x", "slope"], ["y"]), {"slope": np.full((4, 1, 1), 0.1, np.float32)}),
+    "InstanceNormalization": (node("InstanceNormalization", ["x", "s", "b"], ["y"]), {"s": np.ones(4, np.float32), "b": np.zeros(4, np.float32)}),
+    "GroupNormalization": (node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=2), {"s": np.ones(4, np.float32), "b": np.zeros(4, np.float32)}),
+    "LayerNormalization": (node("LayerNormalization", ["x", "s"], ["y"]), {"s": np.ones(6, np.float32)}),
+    "LRN": (node("LRN", ["x"], ["y"], size=3), {}),
+    "Resize cubic": (node("Resize", ["x", "", "r"], ["y"], mode="cubic"), {"r": np.array([1, 1, 2, 1.5], np.float32)}),
+    "Resize nearest": (node("Resize", ["x", "", "r"], ["y"], mode="nearest"), {"r": np.array([1, 1, 2, 2], np.float32)}),
+    "DepthToSpace": (node("DepthToSpace", ["x"], ["y"], blocksize=2), {}),
+    "ReduceL2": (node("ReduceL2", ["x", "axes"], ["y"]), {"axes": np.array([2, 3])}),
+    "ReduceLogSumExp": (node("ReduceLogSumExp", ["x", "axes"], ["y"]), {"axes": np.array([1])}),
+    "Clip": (node("Clip", ["x", "low", "high"], ["y"]), {"low": np.float32(-0.5), "high": np.float32(0.5)}),
+    "Pad reflect": (node("Pad", ["x", "pads"], ["y"], mode="reflect"), {"pads": np.array([0, 0, 4, 4, 0, 0, 4, 4])}),
+    "Pad wrap": (node("Pad", ["x", "pads"], ["y"], mode="wrap"), {"pads": np.array([0, 0, 2, 2, 0, 0, 2, 2])}),
+    "AveragePool": (node("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], dilations=[2, 2], ceil_mode=1), {}),
+    "LpPool": (node("LpPool", ["x"], ["y"], kernel_shape=[2, 2], p=3), {}),
+    "Tile": (node("Tile", ["x", "n"], ["y"]), {"n": np.array([1, 2, 1, 3])}),
+    "MatMul": (node("MatMul", ["x", "x_t"], ["y"]), {"x_t": np.random.default_rng(3).standard_normal((4, 6, 5)).astype(np.float32)}),
+    "HardSigmoid": (node("HardSigmoid", ["x"], ["y"]), {}),
+    "Mish": (node("Mish", ["x"], ["y"]), {}),
+}
+
+
+@pytest.mark.parametrize("name", FLOAT_NODES)
+def test_operators_of_image_networks_have_kernels(name, device):
+    """One form of each, against onnxruntime; all forms are in ONNX's own node tests."""
+    runtime = pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
+    part, initializers = FLOAT_NODES[name]
+    proto = model([part], {"x": (FLOAT, [2, 4, 6, 6])}, {"y": (FLOAT, None)}, initializers)
+    net, x = pc.onnx.load(proto), random(2, 4, 6, 6)
+    y = net(x, device=device)
+    (expected,) = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    np.testing.assert_allclose(y, expected, atol=2e-5)
+    if device.backend != "reference":
+        assert " numpy " not in net.explain(x, device=device)

@@ -106,7 +106,10 @@ def _unary(writer: Writer, op: Unary, names: list[str], node: Node) -> str:
 
 @_any_layout
 def _binary(writer: Writer, op: Binary, names: list[str], node: Node) -> str:
-    y = writer.emit(_BINARY[op.kind], names)
+    if op.kind == "keep":
+        y = writer.emit("Where", [writer.emit("Cast", [names[1]], to=9), names[0], writer.scalar(0.0)])
+    else:
+        y = writer.emit(_BINARY[op.kind], names)
     if op.kind in ("eq", "gt", "ge"):
         y = writer.emit("Cast", [y], to=1)
     return y if op.activation is None else unary(writer, op.activation, y)

@@ -153,14 +153,14 @@ class Runner:
                     split = True
                     break
                 end += 1
-        wanted = {*model.alive[end], *bind} - set(arrays)
-        known, computed = {}, {}
-        for name in sorted(wanted):
-            tensor = scope.tensors.get(name)
-            if isinstance(tensor, Symbol):
-                computed[name] = tensor.value
-            elif tensor is not None:
-                known[name] = tensor
+            wanted = {*model.alive[end], *bind} - set(arrays)
+            known, computed = {}, {}
+            for name in sorted(wanted):
+                tensor = scope.tensors.get(name)
+                if isinstance(tensor, Symbol):
+                    computed[name] = tensor.value
+                elif tensor is not None:
+                    known[name] = tensor
         program = None
         if computed:
             tracer.graph.outputs = list(computed.values())
@@ -177,7 +177,7 @@ class Runner:
             if len(names) == len(leaves) and (direct or small <= MOST_BOUND):
                 raise _Bind(names)
         for name, tensor in scope.tensors.items():
-            if isinstance(tensor, Symbol) and tensor.value is need.symbol.value:
+            if tensor is need.symbol:
                 return frozenset((name,))
         raise UnsupportedError(f"{need}: inside a subgraph or function they must not depend on the elements of the model's inputs")
 

@@ -53,7 +53,7 @@ FUSABLE = frozenset(name for name, number in KINDS.items() if 1 <= number <= 12)
 #: Kinds whose derivative may be taken at the output instead of the input: the same sign, the same interval.
 FROM_OUTPUT = frozenset({"relu", "clip"})
 
-BINARY_KINDS = {"add": 0, "sub": 1, "mul": 2, "div": 3, "max": 4, "min": 5, "pow": 6, "eq": 7, "gt": 8, "ge": 9}
+BINARY_KINDS = {"add": 0, "sub": 1, "mul": 2, "div": 3, "max": 4, "min": 5, "pow": 6, "eq": 7, "gt": 8, "ge": 9, "keep": 10}
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ def sum_to(graph: Graph, value: Value, shape: tuple[int, ...]) -> Value:
 
 @dataclass(frozen=True)
 class Binary(Op):
-    """``y = activation(a op b)`` with NumPy's broadcasting; comparisons give 1.0 and 0.0."""
+    """``y = activation(a op b)`` with NumPy's broadcasting; comparisons give 1.0 and 0.0, "keep" a where b is not 0, else 0."""
 
     kind: str
     activation: Activation | None = None
@@ -282,6 +282,8 @@ class Binary(Op):
         elif self.kind == "div":
             da = graph.apply(Binary("div"), dy, b)
             db = graph.apply(Unary(Activation("neg")), graph.apply(Binary("div"), times(da, a), b))
+        elif self.kind == "keep":
+            return [sum_to(graph, graph.apply(Binary("keep"), dy, b), a.shape), None]
         elif self.kind in ("max", "min"):
             # Ties share the gradient, as in PyTorch: the mask of a is (a > b) + (a == b) / 2.
             first, second = (a, b) if self.kind == "max" else (b, a)
@@ -314,6 +316,7 @@ class Binary(Op):
             "eq": np.equal,
             "gt": np.greater,
             "ge": np.greater_equal,
+            "keep": lambda a, b: np.where(b != 0, a, 0.0),
         }
         with np.errstate(all="ignore"):
             y = functions[self.kind](a, b).astype(np.float64)

@@ -193,8 +193,8 @@ def operands(op: Op, specs: Sequence[Spec]) -> list[np.ndarray]:
             arrays[2] += 5  # the mean of squares is larger than the square of the mean
     elif (isinstance(op, Unary | UnaryBackward) and op.function.kind in ("log", "sqrt", "rsqrt", "pow")) or (isinstance(op, Binary) and op.kind == "pow"):
         arrays = [np.abs(array) for array in arrays]
-    elif isinstance(op, Binary) and op.kind in ("eq", "gt", "ge"):
-        arrays = [np.round(array) for array in arrays]  # some are equal
+    elif isinstance(op, Binary) and op.kind in ("eq", "gt", "ge", "keep"):
+        arrays = [np.round(array) for array in arrays]  # some are equal, some 0
     return arrays
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...ops.base import FLOAT
-from ...trace import Symbol
+from ...graph import Value
+from ...ops.base import FLOAT, Spec
+from ...ops.host import HostOp
+from ...trace import Symbol, emit
 from ..node import Call, symbol
 from .pointwise import binary, unary
 from .table import evaluated, lowered
@@ -86,6 +88,80 @@ def mean(call: Call, *arrays: np.ndarray) -> np.ndarray:
 @evaluated("Where")
 def where(call: Call, condition: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(condition, x, y)
+
+
+# ---- masks: booleans that float kernels compute with ------------------------------------------------------------------
+
+
+class Mask(Symbol):
+    """A boolean array that is there as float32 ones and zeros; it becomes booleans where somebody needs them so."""
+
+    __slots__ = ("ones",)
+
+    def __init__(self, ones: Symbol) -> None:
+        self.ones = ones
+
+    @property
+    def value(self) -> Value:  # type: ignore[override]
+        spec = Spec(self.ones.shape, np.dtype(bool))
+        return emit(HostOp("bool", lambda ones: (ones != 0,), (spec,)), self.ones.value).value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.ones.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(bool)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.ones.shape)
+
+
+def _inverse(ones: Symbol) -> Symbol:
+    return unary(ones, "affine", -1, 1)
+
+
+def _ones(mask: Any, call: Call) -> Symbol | None:
+    """A boolean operand as ones and zeros; None for one that a kernel would have to make floats of."""
+    if isinstance(mask, Mask):
+        return mask.ones
+    return None if isinstance(mask, Symbol) else symbol(mask.astype(np.float32), call)
+
+
+_COMPARISONS = {"Equal": ("eq", False), "Greater": ("gt", False), "GreaterOrEqual": ("ge", False), "Less": ("gt", True), "LessOrEqual": ("ge", True)}
+
+
+@lowered(*_COMPARISONS)
+def lower_comparison(call: Call, a: Any, b: Any) -> Mask:
+    kind, turned = _COMPARISONS[call.op]
+    a, b = symbol(a, call), symbol(b, call)
+    return Mask(binary(kind, b, a) if turned else binary(kind, a, b))
+
+
+@lowered("And", "Or", "Xor", any_dtype=True)
+def lower_logic(call: Call, a: Any, b: Any) -> Any:
+    first, second = _ones(a, call), _ones(b, call)
+    if first is None or second is None:
+        return NotImplemented
+    if call.op == "Xor":
+        return Mask(_inverse(binary("eq", first, second)))
+    return Mask(binary("mul" if call.op == "And" else "max", first, second))
+
+
+@lowered("Not", any_dtype=True)
+def lower_not(call: Call, a: Any) -> Any:
+    return Mask(_inverse(a.ones)) if isinstance(a, Mask) else NotImplemented
+
+
+@lowered("Where", any_dtype=True)
+def lower_where(call: Call, condition: Any, x: Any, y: Any) -> Any:
+    """What is kept of x where the mask is 1, plus what is kept of y where it is 0: nothing of the other side gets through, no NaN either."""
+    ones = _ones(condition, call)
+    if ones is None or x.dtype != FLOAT or y.dtype != FLOAT:
+        return NotImplemented
+    return binary("add", binary("keep", symbol(x, call), ones), binary("keep", symbol(y, call), _inverse(ones)))
 
 
 # ---- lowered to the graph ---------------------------------------------------------------------------------------------

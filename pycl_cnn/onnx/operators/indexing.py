@@ -30,13 +30,11 @@ def gather(call: Call, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 @lowered("Gather", any_dtype=True)
 def lower_gather(call: Call, x: Any, indices: Any) -> Any:
-    """With known indices: slices."""
-    if isinstance(indices, Symbol) or not isinstance(x, Symbol) or 0 in indices.shape:
+    """With known indices: slices, or a sparse matrix."""
+    if isinstance(indices, Symbol) or not isinstance(x, Symbol) or 0 in (*indices.shape, *x.shape):
         return NotImplemented
     axis = call.axis(call.integer("axis", 0), x.ndim)
     places = _places(call, indices, x.shape[axis]).reshape(-1)
-    if len(places) > 4096:
-        return NotImplemented
     y = gathered(x, axis, places)
     return NotImplemented if y is None else reshaped(y, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 

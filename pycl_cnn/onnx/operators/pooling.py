@@ -142,6 +142,11 @@ def lower_average_pool(call: Call, x: Symbol) -> Any:
     windows = _windows(call, x)
     if len(windows.kernel) > 2 or 0 in x.shape:
         return NotImplemented
+    padding = bool(call.integer("count_include_pad", 0))
+    if max(windows.dilation) == 1:  # as average pooling is known elsewhere
+        rows, cols = (AxisRule("average", n, out, k, s, before, after, padding) for n, k, s, _, out, (before, after), _ in _axes(windows))
+        if min(pad for pair in windows.pads for pad in pair) >= 0:
+            return _back(emit(Resample(rows, cols), _image(x).value), len(windows.kernel))
     counts = _counts(call, windows)
     rows, cols = _window_rows(windows, lambda axis, i: 1.0 if axis < 0 else 1.0 / max(int(counts[axis][i]), 1))
     return _back(emit(Resample(rows, cols), _image(x).value), len(windows.kernel))

@@ -12,6 +12,7 @@ from ...ops.base import FLOAT
 from ...trace import Symbol
 from ..node import Call
 from ..tensors import element_type
+from .arithmetic import Mask
 from .table import evaluated, lowered
 
 
@@ -109,6 +110,8 @@ def _to_scale(x: np.ndarray, dtype: np.dtype, mode: str, saturate: bool) -> np.n
 
 @lowered("Cast", "CastLike", any_dtype=True)
 def lower_cast(call: Call, x: Symbol, like: Any = None) -> Any:
+    if isinstance(x, Mask) and _target(call, like) == FLOAT:
+        return x.ones
     return x if _target(call, like) == x.dtype else NotImplemented
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ...geometry import AxisRule
 from ...ops.base import FLOAT, INT
 from ...ops.movement import Concat, Expand, Flip, Pad, Reshape, Slice, Transpose
+from ...ops.resample import Resample
 from ...trace import Symbol, emit
 from ..node import Call, symbol
 from .table import evaluated, lowered
@@ -340,7 +342,17 @@ def pad(call: Call, x: np.ndarray, pads: Any = None, value: Any = None, axes: An
 
 
 def gathered(x: Symbol, axis: int, where: np.ndarray) -> Symbol | None:
-    """Elements `where` of an axis as slices that are joined; None where these would be many."""
+    """Elements `where` of an axis as slices that are joined, or where these would be many, by a sparse matrix; None for elements that have neither."""
+    y = _slices(x, axis, where)
+    if y is None and x.dtype == FLOAT:
+        picked = AxisRule.of_rows(x.shape[axis], [[(place, 1.0)] for place in where.tolist()])
+        flat = reshaped(x, (math.prod(x.shape[:axis]), x.shape[axis], 1, math.prod(x.shape[axis + 1 :])))
+        rows = emit(Resample(picked, AxisRule.of_rows(1, [[(0, 1.0)]])), flat.value)
+        y = reshaped(rows, (*x.shape[:axis], len(where), *x.shape[axis + 1 :]))
+    return y
+
+
+def _slices(x: Symbol, axis: int, where: np.ndarray) -> Symbol | None:
     pieces: list[tuple[int, int, int]] = []  # first, step, count
     for position in where.tolist():
         if pieces:
