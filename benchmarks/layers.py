@@ -3,7 +3,7 @@
     python -m benchmarks.layers [--network resnet18] [--batch 1] [--device cpu] [--train] [--threads 2] [--out docs/benchmarks.md]
 
 The floor is the larger of FLOPs over the rate of a multiply-add loop and bytes (inputs and outputs, once) over the rate of copying as
-much, both measured in the same run. FLOPs are those of the direct method: Winograd does fewer, so a step can be under its floor.
+much, the device's measured ceilings. FLOPs are those of the direct method: Winograd does fewer, so a step can be under its floor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from .ceilings import Ceilings
 from .compare.machine import describe
 from .compare.report import put_block
 from .networks import NETWORKS, batch_of, seeded
@@ -56,12 +55,11 @@ def make_program(network: str, batch: int, device: Any, train: bool) -> tuple[An
     return program, (images, labels, np.array(optimizer.rule.hyper(1e-4, 2), np.float32))
 
 
-def measure(program: Any, arrays: Sequence[np.ndarray], ceilings: Ceilings, rounds: int = 3, repeat: int = 5) -> list[Layer]:
-    """The program's steps, each with its least time over some rounds between which the ceilings are measured again."""
+def measure(program: Any, arrays: Sequence[np.ndarray], ceilings: Any, rounds: int = 3, repeat: int = 5) -> list[Layer]:
+    """The program's steps, each with its least time over some rounds, and its floor at the device's `ceilings`."""
     profiles = []
     for _ in range(rounds):
         profiles.append(program.profile(*arrays, repeat=repeat))
-        ceilings.again()
     seconds = [min(column) for column in zip(*(profile.seconds for profile in profiles), strict=True)]
     return [
         Layer(i, s.scope, s.operation, s.algorithm, s.output, s.flops, s.nbytes, ceilings.floor(s.flops, s.nbytes), t)
@@ -116,26 +114,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.layers", description="The floor table of a network's program.")
     parser.add_argument("--network", default="resnet18", choices=NETWORKS)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--device", default="cpu", help="a device that computes on the processor: its ceilings are measured (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--train", action="store_true", help="the steps of a training step")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="of profiles, with ceilings measured in between (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of profiles (default: %(default)s)")
     parser.add_argument("--top", type=int, default=0, help="show only so many steps, and the total")
     parser.add_argument("--out", type=Path, help="a .md file whose block for this network is replaced")
     options = parser.parse_args(given)
     import pycl_cnn as pc
+    from pycl_cnn.backends import backend
 
     try:
         device = pc.device(options.device)
     except pc.DeviceError as error:
         parser.error(str(error))
-    if device.kind != "cpu":
-        parser.error(f"the ceilings measured are the processor's; {device} is not one")
     if device.backend == "cpu":
         pc.set_num_threads(options.threads)
     program, arrays = make_program(options.network, options.batch, device, options.train)
     program.run(*arrays)
-    ceilings = Ceilings(options.threads)
+    ceilings = backend(device.backend).ceilings(device)
+    if ceilings is None:
+        parser.error(f"the ceilings of {device} are not measured")
     cells = rows(measure(program, arrays, ceilings, options.rounds))
     if options.top:
         cells = [*cells[: min(options.top, len(cells) - 1)], cells[-1]]
@@ -146,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kind = "training step" if options.train else "inference"
     name = f"layers {options.network}-b{options.batch}-{kind.partition(' ')[0]}@{options.device}"
     heading = f"#### {NETWORKS[options.network].title}, batch {options.batch}, {kind}, {device}"
-    made = f"{machine['date']}, {machine['processor']}, commit {machine['commit']}. Ceilings: {ceilings}."
+    made = f"{machine['date']}, {machine['processor']}, commit {machine['commit']}. Ceilings: {ceilings} ({options.threads} threads)."
     put_block(options.out, name, f"{heading}\n\n{made}\n\n{as_markdown(cells)}")
     return 0
 
