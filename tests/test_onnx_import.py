@@ -326,6 +326,23 @@ def test_errors_name_the_node():
         net({"z": [1, 2]})
 
 
+@pytest.mark.parametrize("growing", ["Add", "MatMul", "Concat", "Einsum", "Where"])
+def test_constants_that_grow_are_refused_before_they_fill_the_memory(growing):
+    column, row = np.zeros((1 << 17, 1), np.int64), np.zeros((1, 1 << 17), np.int64)
+    values = {"column": column, "row": row}
+    last = {
+        "Add": [node("Add", ["column", "row"], ["c"])],
+        "MatMul": [node("MatMul", ["column", "row"], ["c"])],
+        "Einsum": [node("Einsum", ["column", "row"], ["c"], equation="ij,jk->ik")],
+        "Where": [node("Equal", ["column", "column"], ["m"]), node("Where", ["m", "row", "column"], ["c"])],
+        "Concat": [node("Concat", [f"c{i}"] * 8, [f"c{i + 1}"], axis=0) for i in range(8)] + [node("Identity", ["c8"], ["c"])],
+    }[growing]
+    nodes = [*last, node("Cast", ["c"], ["f"], to=FLOAT), node("ReduceMax", ["f"], ["t"], keepdims=0), node("Add", ["x", "t"], ["y"])]
+    net = pc.onnx.load(model(nodes, {"x": (FLOAT, [2])}, {"y": (FLOAT, [2])}, {**values, "c0": column}))
+    with pytest.raises(pc.ShapeError, match=f"{growing}.*absurdly large"):
+        net(random(2))
+
+
 @pytest.mark.parametrize("shape", [[1 << 40], [1 << 62, 4], [-5]])
 def test_absurd_sizes_are_refused(shape):
     for op in ("Expand", "Tile", "Resize"):

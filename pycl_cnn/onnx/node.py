@@ -15,8 +15,8 @@ from .reader import NodeFile
 #: An array that is known when the plan is made, or one of the trace.
 Tensor = np.ndarray | Symbol
 
-#: Bytes that folding a known value may take: shapes, tables and anchors stay far below it.
-MOST_FOLDED = 1 << 30
+#: Bytes of a known value that is computed with the plan (shapes, tables and anchors stay far below), and of a result of a run.
+MOST_FOLDED, MOST_COMPUTED = 1 << 30, 1 << 34
 
 
 class NeedsValue(Exception):
@@ -117,11 +117,11 @@ class Call:
         self.require(len(set(found)) == len(found), "the axes must differ", axes=tuple(axes))
         return found
 
-    def bounded(self, shape: Sequence[int], itemsize: int = 8) -> tuple[int, ...]:
-        """`shape`, which must be one that memory can hold. Raises ShapeError."""
+    def bounded(self, shape: Sequence[int], itemsize: int = 8, most: int = MOST_FOLDED) -> tuple[int, ...]:
+        """`shape`, which must be one of at most so many bytes. Raises ShapeError."""
         shape = tuple(int(n) for n in shape)
         self.require(min(shape, default=0) >= 0, "sizes must not be negative", shape=shape)
-        self.require(math.prod(shape) * itemsize <= MOST_FOLDED * 16, "the result would be absurdly large", shape=shape)
+        self.require(math.prod(shape) * itemsize <= most, "the result would be absurdly large", shape=shape)
         return shape
 
 

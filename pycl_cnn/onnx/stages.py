@@ -19,7 +19,7 @@ from ..compiler import begin, programs_of, run_with_weights
 from ..eager import finish
 from ..errors import UnsupportedError
 from ..graph import Value
-from ..ops.leaf import Input
+from ..ops.leaf import Constant, Input
 from ..passes import canonical
 from ..trace import Symbol, tracing
 from .importer import Importer, Scope, SplitsModel
@@ -198,6 +198,6 @@ def _leaves(value: Value) -> list[Value]:
         seen.add(item.node)
         if item.node.inputs:
             stack += item.node.inputs
-        elif type(item.op).__name__ != "Constant":
+        elif not isinstance(item.op, Constant):
             found[item] = None
     return list(found)

@@ -61,33 +61,22 @@ _FUNCTIONS: dict[str, Callable[[Call, np.ndarray, np.ndarray], np.ndarray]] = {
     "Or": lambda call, a, b: np.logical_or(a, b),
     "Xor": lambda call, a, b: np.logical_xor(a, b),
 }
-for _name, _function in _FUNCTIONS.items():
-    evaluated(_name)(_function)
+
+#: Of any number of operands.
+_MANY_FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
+    "Min": lambda call, *arrays: reduce(np.minimum, arrays),
+    "Max": lambda call, *arrays: reduce(np.maximum, arrays),
+    "Sum": lambda call, *arrays: reduce(np.add, arrays),
+    "Mean": lambda call, *arrays: (reduce(np.add, arrays) / len(arrays)).astype(arrays[0].dtype),
+    "Where": lambda call, condition, x, y: np.asarray(np.where(condition, x, y)),
+}
 
 
-@evaluated("Min")
-def least(call: Call, *arrays: np.ndarray) -> np.ndarray:
-    return reduce(np.minimum, arrays)
-
-
-@evaluated("Max")
-def largest(call: Call, *arrays: np.ndarray) -> np.ndarray:
-    return reduce(np.maximum, arrays)
-
-
-@evaluated("Sum")
-def total(call: Call, *arrays: np.ndarray) -> np.ndarray:
-    return reduce(np.add, arrays)
-
-
-@evaluated("Mean")
-def mean(call: Call, *arrays: np.ndarray) -> np.ndarray:
-    return (reduce(np.add, arrays) / len(arrays)).astype(arrays[0].dtype)
-
-
-@evaluated("Where")
-def where(call: Call, condition: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.where(condition, x, y)
+@evaluated(*_FUNCTIONS, *_MANY_FUNCTIONS)
+def broadcast(call: Call, *arrays: np.ndarray) -> np.ndarray:
+    """Operands whose broadcast result memory can hold, whatever they are shaped like."""
+    call.bounded(np.broadcast_shapes(*(array.shape for array in arrays)))
+    return {**_FUNCTIONS, **_MANY_FUNCTIONS}[call.op](call, *arrays)
 
 
 # ---- masks: booleans that float kernels compute with ------------------------------------------------------------------

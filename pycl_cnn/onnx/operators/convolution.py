@@ -13,7 +13,7 @@ from ...ops.matmul import MatMul
 from ...ops.movement import Pad
 from ...ops.pointwise import Binary
 from ...trace import Symbol, emit
-from ..node import Call, symbol
+from ..node import MOST_COMPUTED, Call, symbol
 from .pointwise import unary, wide
 from .shapes import joined, reshaped, sliced
 from .table import evaluated, lowered
@@ -101,7 +101,7 @@ def _transposed(call: Call, x: Any, weight: Any) -> tuple[int, tuple, tuple, lis
         after -= extra[i]
         call.require(full - before - after > 0 and before >= 0, "the output would be empty", input=x.shape, kernel_shape=kernel, pads=pads)
         edges.append((before, max(after, 0), max(-after, 0)))
-    call.bounded((x.shape[0], weight.shape[1] * groups, *((x.shape[2 + i] - 1) * stride[i] + dilation[i] * kernel[i] + edges[i][2] for i in range(rank))), 4)
+    call.bounded((x.shape[0], weight.shape[1] * groups, *((x.shape[2 + i] - 1) * stride[i] + dilation[i] * kernel[i] + edges[i][2] for i in range(rank))), 4, MOST_COMPUTED)
     return groups, stride, dilation, edges
 
 
@@ -183,6 +183,7 @@ def lower_gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
 
 @evaluated("MatMul")
 def matmul(call: Call, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    call.bounded((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())), 4)
     return np.matmul(wide(a), wide(b)).astype(a.dtype) if a.dtype.kind in "fV" else np.matmul(a, b)
 
 
@@ -236,6 +237,8 @@ def einsum(call: Call, *arrays: np.ndarray) -> np.ndarray:
     if not arrow:  # letters that occur once, in order, behind the axes that "..." stands for
         letters = [c for c in inputs if c.isalpha()]
         output = ("..." if "..." in inputs else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    sizes = {letter: n for term, array in zip(terms, arrays, strict=True) if "." not in term for letter, n in zip(term, array.shape, strict=False)}
+    call.bounded([sizes.get(letter, 1) for letter in output])
     try:
         return np.asarray(np.einsum(f"{inputs}->{output}", *map(wide, arrays), optimize=False)).astype(arrays[0].dtype)
     except ValueError as error:

@@ -14,7 +14,7 @@ from ...geometry import AxisRule
 from ...ops.movement import Transpose
 from ...ops.resample import Resample
 from ...trace import Symbol, emit
-from ..node import Call
+from ..node import MOST_COMPUTED, Call
 from .pointwise import wide
 from .shapes import reshaped
 from .table import evaluated, lowered
@@ -156,7 +156,7 @@ def _axes(call: Call, x: Any, roi: Any, scales: Any, sizes: Any) -> list[Axis]:
     outs = lengths or tuple(
         math.floor(x.shape[axis] * ((bounds[axis][1] - bounds[axis][0]) if bounds else 1) * factor) for axis, factor in zip(chosen, factors, strict=True)
     )
-    call.bounded(outs)
+    call.bounded([*outs, *(n for axis, n in enumerate(x.shape) if axis not in chosen)], 4, MOST_COMPUTED)
     axes = [Axis(axis, x.shape[axis], out, factor, *(bounds[axis] if bounds else (0.0, 1.0))) for axis, out, factor in zip(chosen, outs, factors, strict=True)]
     return [axis for axis in axes if axis.scale != 1 or axis.out != axis.size or bounds]
 

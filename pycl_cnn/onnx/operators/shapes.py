@@ -172,6 +172,7 @@ def lower_transpose(call: Call, x: Symbol) -> Symbol:
 
 @evaluated("Concat")
 def concat(call: Call, *arrays: np.ndarray) -> np.ndarray:
+    call.bounded((sum(array.size for array in arrays),), arrays[0].itemsize)
     return np.concatenate(arrays, call.axis(call.integer("axis", 1), arrays[0].ndim))
 
 

@@ -46,6 +46,7 @@ def _pick(x: np.ndarray, places: list[np.ndarray], mode: str, corners: bool) -> 
 def grid_sample(call: Call, x: np.ndarray, grid: np.ndarray) -> np.ndarray:
     rank, dtype = x.ndim - 2, x.dtype
     call.require(rank > 0 and grid.ndim == x.ndim and grid.shape[-1] == rank and grid.shape[0] == x.shape[0], "the grid must be [n, ..., axes of space]", input=x.shape, grid=grid.shape)
+    call.bounded((*x.shape[:2], *grid.shape[1:-1]))
     mode, padding, corners = call.text("mode", "linear"), call.text("padding_mode", "zeros"), bool(call.integer("align_corners", 0))
     mode = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
     call.require(mode in ("linear", "nearest", "cubic") and padding in ("zeros", "border", "reflection"), "unknown mode", mode=mode, padding_mode=padding)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..node import Call
+from ..node import MOST_COMPUTED, Call
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -87,7 +87,7 @@ def sliding(call: Call, shape: Sequence[int], kernel: Sequence[int], ceil: bool 
         if ceil and (count - 1) * s >= n + before:  # windows that would begin in the padding behind
             count -= 1
         out.append(count)
-    call.bounded((*shape[:2], *out), 4)
+    call.bounded((*shape[:2], *out), 4, MOST_COMPUTED)
     return Sliding(size, tuple(kernel), stride, dilation, pads, tuple(out))
 
 
