@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_snippets_run(page, tmp_path):
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL))
     assert code
+    if "pc.onnx" in code:
+        pytest.importorskip("onnx", reason='the page exports a model: pip install "pycl_cnn[onnx]"')
     environment = {**os.environ, "PYCL_CNN_DEVICE": "cpu"}
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
