@@ -3,7 +3,8 @@
     python -m benchmarks.opencl_gemm [--device opencl:0] [--size 1024] [--rounds 20]
 
 The loop (kernels_cl/ceilings.cl) runs with every vector width and form of multiply-add that the device builds; the fastest is the ceiling. The
-product is that of a Linear without bias: its weight is packed beforehand, its kernels alone are timed, and its result is checked.
+product is that of a Linear without bias: its weight is packed beforehand, its kernels alone are timed, and its result is checked. Shares are
+told for elapsed time and, for devices that are processors, for processor time, which says what the kernel does while other processes take turns.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,11 @@ class Loop:
         self.flops = 2 * CHAINS * width * items * self.rounds
 
     def _seconds(self) -> float:
-        start = perf_counter()
+        return seconds(self.run)[0]
+
+    def run(self) -> None:
         self.launch.enqueue()
         self.queue.finish()
-        return perf_counter() - start
-
-    def rate(self) -> float:
-        """Floating-point operations a second of one run."""
-        return self.flops / self._seconds()
 
 
 def loops(context: Any) -> list[Loop]:
@@ -60,8 +58,15 @@ def loops(context: Any) -> list[Loop]:
     return [Loop(context, width, form) for width in (4, 8, 16) for form, text in MULTIPLY_ADD_FORMS.items() if context.capabilities.measured.get(f"{width} {text}")]
 
 
-def product(device: Any, size: int) -> tuple[Callable[[], float], float]:
-    """A function that runs the product once and returns FLOP/s, and the error of its result as a part of the result's scale."""
+def seconds(run: Callable[[], None]) -> tuple[float, float]:
+    """Elapsed time and processor time of one run."""
+    start, busy = perf_counter(), process_time()
+    run()
+    return perf_counter() - start, process_time() - busy
+
+
+def product(device: Any, size: int) -> tuple[Callable[[], None], float]:
+    """A function that runs the product once, and the error of its result as a part of the result's scale."""
     import pycl_cnn as pc
 
     pc.manual_seed(0)
@@ -71,32 +76,31 @@ def product(device: Any, size: int) -> tuple[Callable[[], float], float]:
     expected = x.astype(np.float64) @ module.weight.data.T.astype(np.float64)
     error = float(np.abs(program.run(x) - expected).max() / np.abs(expected).max())
 
-    def rate() -> float:
-        start = perf_counter()
+    def run() -> None:
         for launch in program.launches:
             launch.enqueue()
         program.context.queue.finish()
-        return 2 * size**3 / (perf_counter() - start)
 
-    return rate, error
+    return run, error
 
 
 def measure(name: str, size: int, rounds: int) -> str:
-    """One line of Markdown: device, ceiling, product, share (median of the shares of single rounds)."""
+    """One line of Markdown: device, ceiling and product in GFLOP/s, the median share of the rounds in elapsed and in processor time."""
     import pycl_cnn as pc
     from pycl_cnn.backends.opencl.call import device_context
 
     device = pc.device(name)
-    context = device_context(device)
-    candidates = loops(context)
-    fastest = max(candidates, key=lambda loop: max(loop.rate() for _ in range(3)))
-    rate, error = product(device, size)
+    fastest = max(loops(device_context(device)), key=lambda loop: max(loop.flops / seconds(loop.run)[0] for _ in range(3)))
+    run, error = product(device, size)
     if error > 1e-5:
         raise RuntimeError(f"{device}: the product is wrong by {error:.1e} of its scale")
-    pairs = [(fastest.rate(), rate()) for _ in range(rounds)]
-    ceiling, gemm = (max(column) for column in zip(*pairs, strict=True))
-    share = statistics.median(b / a for a, b in pairs)
-    cells = (device.platform, device.name, f"{ceiling / 1e9:.0f} ({fastest.name})", f"{gemm / 1e9:.0f}", f"{gemm / ceiling:.2f}", f"{share:.2f}")
+    flops = 2 * size**3
+    times = [(*seconds(fastest.run), *seconds(run)) for _ in range(rounds)]
+    ceiling, gemm = fastest.flops / min(t[0] for t in times), flops / min(t[2] for t in times)
+    elapsed = statistics.median(flops / t[2] / (fastest.flops / t[0]) for t in times)
+    busy = statistics.median(flops / t[3] / (fastest.flops / t[1]) for t in times) if device.kind == "cpu" else None
+    platform = device.platform.split("  ")[0]
+    cells = (f"{platform}, {device.name}", f"{ceiling / 1e9:.0f} ({fastest.name})", f"{gemm / 1e9:.0f}", f"{elapsed:.2f}", "" if busy is None else f"{busy:.2f}")
     return f"| {' | '.join(cells)} |"
 
 
@@ -106,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args(arguments)
-    print("| platform | device | loop, GFLOP/s | product, GFLOP/s | share of the bests | median share of a round |\n|---|---|---|---|---|---|")
+    print("| device | loop, GFLOP/s | product, GFLOP/s | share, elapsed | share, processor time |\n|---|---:|---:|---:|---:|")
     print(measure(options.device, options.size, options.rounds))
     return 0
 

@@ -315,3 +315,15 @@ def test_error_table_has_every_3x3_layer(tmp_path: Path) -> None:
     assert second.startswith("| LeNet-5 28x28 | none |")
     with pytest.raises(SystemExit):
         errors.main(["--network", "alexnet"])
+
+
+def test_a_matrix_product_is_compared_with_the_devices_multiply_add_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import opencl_gemm
+
+    found = [device for device in pc.devices() if device.backend == "opencl"]
+    if not found:
+        pytest.skip("no OpenCL device on this machine")
+    assert opencl_gemm.main(["--device", found[0].label, "--size", "64", "--rounds", "2"]) == 0
+    *_, row = capsys.readouterr().out.splitlines()
+    name, loop, product, elapsed, _ = (cell.strip() for cell in row.strip("|").split("|"))
+    assert found[0].name in name and float(loop.split()[0]) > 0 and float(product) >= 0 and 0 < float(elapsed) < 10
