@@ -24,7 +24,8 @@ from .networks import NETWORKS, batch_of, seeded
 
 ROOT = Path(__file__).parents[1]
 BLOCK = "devices"
-TESTS = {"suite": ["tests", "--devices", "{label}"], "kernels": ["tests/test_opencl_kernels.py", "-k", "{platform}"]}
+SUITE = ("tests", "--devices", "{label}")
+KERNELS = {"cpu": ("tests/test_cpu_kernels.py",), "opencl": ("tests/test_opencl_kernels.py", "-k", "{index}-{platform}")}
 MEASURE_SECONDS = 3.0
 
 
@@ -64,7 +65,7 @@ def render(rows: Sequence[Row]) -> str:
 
 def run_tests(kind: str, device: Any) -> str:
     """pytest's last words about the tests of this kind on the device."""
-    chosen = [part.format(label=device.label, platform=device.platform.split()[0].partition("(")[0]) for part in TESTS[kind]]
+    chosen = [part.format(label=device.label, index=device.index, platform=device.platform.split()[0].partition("(")[0]) for part in (SUITE if kind == "suite" else KERNELS[device.backend])]
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", *chosen], cwd=ROOT, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]
     counts = re.findall(r"\d+ (?:passed|failed|errors?|skipped)", lines[-1]) if lines else ["did not run"]
@@ -100,7 +101,7 @@ def measure(network: str, device: Any) -> tuple[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.devices", description="A row of docs/devices.md: tests, device check and speed of a device.")
     parser.add_argument("--device", required=True, help='e.g. "cpu", "opencl:0", part of a name')
-    parser.add_argument("--tests", choices=sorted(TESTS), default="suite", help="the whole suite, or kernels one by one (default: %(default)s)")
+    parser.add_argument("--tests", choices=("suite", "kernels"), default="suite", help="the whole suite, or kernels one by one (default: %(default)s)")
     parser.add_argument("--network", choices=NETWORKS, default="resnet18", help="default: %(default)s")
     parser.add_argument("--simulator", action="store_true", help="the device is a simulator: it is not asked for speed")
     parser.add_argument("--out", type=Path, help="a .md file whose table gets the row")

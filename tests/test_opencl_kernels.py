@@ -20,7 +20,7 @@ DEVICES = opencl_devices.devices()
 pytestmark = pytest.mark.skipif(not DEVICES, reason="no OpenCL device on this machine")
 
 
-@pytest.fixture(scope="module", params=[d.index for d in DEVICES], ids=[f"{d.index} {d.platform} {d.platform_version}"[:48] for d in DEVICES])
+@pytest.fixture(scope="module", params=[d.index for d in DEVICES], ids=[f"{d.index}-{d.platform} {d.platform_version}"[:48] for d in DEVICES])
 def context(request):
     return open_context(request.param)
 
