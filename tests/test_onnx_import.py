@@ -436,3 +436,24 @@ def test_operators_of_image_networks_have_kernels(name, device):
     np.testing.assert_allclose(y, expected, atol=2e-5)
     if device.backend != "reference":
         assert " numpy " not in net.explain(x, device=device)
+
+
+def test_sequences_are_lists(device):
+    """Tensors that kernels compute go into a sequence between two stages, and out of it."""
+    info = helper.make_tensor_sequence_value_info
+    nodes = [
+        node("Relu", ["x"], ["r"]),
+        node("SequenceConstruct", ["r", "x"], ["s"]),
+        node("SequenceInsert", ["given", "r"], ["t"]),
+        node("SequenceAt", ["t", "last"], ["a"]),
+        node("Neg", ["a"], ["y"]),
+    ]
+    proto = model(nodes, {"x": (FLOAT, [3])}, {"y": (FLOAT, [3])}, {"last": np.int64(-1)})
+    proto.graph.input.append(info("given", FLOAT, None))
+    proto.graph.output.append(info("s", FLOAT, None))
+    net, x = pc.onnx.load(proto), random(3)
+    for given in ([], [np.ones(2, np.float32)]):
+        y, s = net({"x": x, "given": given}, device=device)
+        np.testing.assert_array_equal(y, -np.maximum(x, 0))
+        assert isinstance(s, list) and len(s) == 2
+        np.testing.assert_array_equal(s[1], x)

@@ -19,6 +19,7 @@ from ..placement import device as find_device
 from ..trace import Call, Symbol, active_tracer
 from .importer import Importer, Scope, SplitsModel, as_value
 from .node import NeedsValue, Tensor
+from .operators.sequences import as_python, items, nothing
 from .operators.table import operators
 from .reader import ModelFile, NodeFile, ValueInfo, read
 from .stages import Runner
@@ -144,6 +145,7 @@ class OnnxModel(Module):
         results = Runner(self, find_device(device), precision).run(arrays)
         if layout == "NHWC":
             results = tuple(np.ascontiguousarray(y.transpose(NCHW_TO_NHWC)) if y.ndim == 4 else y for y in results)
+        results = tuple(as_python(y) if info.dtype is None else y for info, y in zip(self.outputs, results, strict=True))
         return results[0] if len(results) == 1 else results
 
     def explain(self, *inputs: Any, device: Any = None) -> str:
@@ -190,8 +192,10 @@ class _Part(Module):
 
 def _as_array(info: ValueInfo, value: Any) -> np.ndarray:
     """`value` as an array of the input's dtype. Raises DtypeError."""
-    if info.dtype is None:
-        raise UnsupportedError(f"onnx: the input {info.name!r} is no tensor")
+    if info.dtype is None:  # a sequence or an optional value
+        if isinstance(value, list | tuple):
+            return items(np.asarray(item) for item in value)
+        return nothing() if value is None else np.asarray(value)
     if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
         value = np.from_dlpack(value)
     array = np.asarray(value)

@@ -183,7 +183,11 @@ class Runner:
 
 
 def _digest(array: np.ndarray) -> bytes:
-    data = repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
+    if array.dtype.hasobject:  # texts, or a sequence of arrays
+        parts = [_digest(item) + repr((item.dtype, item.shape)).encode() if isinstance(item, np.ndarray) else repr(item).encode() for item in array.reshape(-1)]
+        data = repr((array.shape, parts)).encode()
+    else:
+        data = array.tobytes()
     return hashlib.blake2b(data, digest_size=16).digest()
 
 

@@ -19,7 +19,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-FAMILIES = ("arithmetic", "convolution", "indexing", "normalisation", "pointwise", "pooling", "quantisation", "reductions", "resize", "shapes", "vision")
+FAMILIES = ("arithmetic", "convolution", "indexing", "normalisation", "pointwise", "pooling", "quantisation", "reductions", "resize", "sequences", "shapes", "vision")
 
 
 @dataclass
