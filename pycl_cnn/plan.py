@@ -205,14 +205,18 @@ def _place(plan: Plan, fixed: set[Node], nodes: Sequence[Node]) -> None:
             if node in fixed:
                 kind = Kind.SETUP if output in last_read else Kind.SCRATCH
                 first = setup_position.get(node, 0)  # likewise without work below
-                places[output] = Storage(kind, output.nbytes, output, first=first, last=max(setup_read.get(output, first), first))
+                storage = _taken_over(node, output, places, first, kind) if output.index == 0 and kind is Kind.SCRATCH else None
+                if storage is None:
+                    storage = Storage(kind, output.nbytes, output, first=first)
+                storage.last = max(storage.last, setup_read.get(output, first), first)
+                places[output] = storage
                 continue
             index = position.get(node, 0)  # without work it has no step, and its results no bytes
             last = max(last_read.get(output, index), index)
             if output in output_roots:
                 places[output] = Storage(Kind.OUTPUT, output.nbytes, output)
                 continue
-            storage = _taken_over(node, output, places, index) if output.index == 0 else None
+            storage = _taken_over(node, output, places, index, Kind.ARENA) if output.index == 0 else None
             if storage is None:
                 storage = Storage(Kind.ARENA, output.nbytes, output, first=index)
             storage.last = max(storage.last, last)
@@ -241,14 +245,14 @@ def _last_reads(steps: Sequence[Step]) -> dict[Value, int]:
     return last
 
 
-def _taken_over(node: Node, output: Value, places: dict[Value, Storage], index: int) -> Storage | None:
-    """The storage of an input that `node` is the last to read and may write over."""
+def _taken_over(node: Node, output: Value, places: dict[Value, Storage], index: int, kind: Kind) -> Storage | None:
+    """The storage of an input, of this kind, that `node` is the last to read and may write over."""
     for source in node.op.reuses:
         if source >= len(node.inputs):
             continue
         storage = places[node.inputs[source]]
         others = [places[value] for i, value in enumerate(node.inputs) if i != source]
-        if storage.kind is Kind.ARENA and storage.nbytes == output.nbytes and storage.last == index and storage not in others:
+        if storage.kind is kind and storage.nbytes == output.nbytes and storage.last == index and storage not in others:
             return storage
     return None
 

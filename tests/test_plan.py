@@ -254,3 +254,11 @@ def test_a_program_with_a_target_takes_labels(device):
     program = training("lenet", device)
     loss, result = program.run(array(2, 1, 12, 12), labels(2, classes=5), np.array(optim.Adam().rule.hyper(1e-3, 1), np.float32))
     assert result.shape == (2, 5) and loss.shape == () and np.isfinite(loss)
+
+
+def test_weights_are_folded_in_place_when_they_are_loaded():
+    """The transposed weight and its product with the batch norm's factor are one piece of memory."""
+    model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)).eval()
+    program = pc.compile(model, (1, 64, 8, 8), device="cpu")
+    weight = 4 * 64 * 64 * 9
+    assert weight <= program.plan.setup_bytes < 1.1 * weight
