@@ -50,6 +50,12 @@ class Choice:
         return f"{self.variant} ({self.source})"
 
 
+@cache
+def parsed(family: str, key: str) -> Problem:
+    """`Problem.parse`, once for each key: every lookup goes through a record's keys."""
+    return Problem.parse(family, key)
+
+
 @dataclass
 class Record:
     """What one file says."""
@@ -110,7 +116,7 @@ class Record:
 
         if problem.key in known and (found := allowed(known[problem.key])):
             return found, ""
-        others = [Problem.parse(family.name, key) for key in known if key != EVERY]
+        others = [parsed(family.name, key) for key in known if key != EVERY]
         near = [other for other in others if len(other.sizes) == len(problem.sizes) and other.kind == problem.kind]
         for other in sorted(near, key=lambda other: (other.distance(problem), other.key)):
             if found := allowed(known[other.key]):
