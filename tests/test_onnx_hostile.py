@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pycl_cnn as pc
-from pycl_cnn.onnx import checks, reader, wire
+from pycl_cnn.onnx import checks, importer, reader, wire
 from pycl_cnn.onnx.description import describe
 from pycl_cnn.onnx.model import OnnxModel
 from pycl_cnn.onnx.reader import MEMORY_BASE, MEMORY_FACTOR, read
@@ -502,6 +502,7 @@ FOUND = {
     "Identity of nothing, read later": [helper.make_node("Identity", [""], ["a"]), relu("a", "y")],
     "Constant with an input": [helper.make_node("Constant", ["x"], ["y"], value_int=3)],
     "Constant that is something else": [helper.make_node("Constant", ["x"], ["y"], axis=3)],
+    "an output that the operator does not have": [helper.make_node("Relu", ["x"], ["", "y"])],
     "one input too many, which is an array": [
         helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(np.ones((2, 3), np.float32))),
         helper.make_node("Add", ["x", "c", "c"], ["y"]),
@@ -512,6 +513,55 @@ FOUND = {
 @pytest.mark.parametrize("name", FOUND)
 def test_what_the_fuzzer_found(name):
     survives(model(FOUND[name]).SerializeToString())
+
+
+def constant(name, value):
+    return helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(np.asarray(value)))
+
+
+def counted(name, count):
+    """The numbers up to `count`."""
+    numbers = {f"{name}0": 0, f"{name}n": count, f"{name}1": 1}
+    return [*(constant(key, np.int64(value)) for key, value in numbers.items()), helper.make_node("Range", list(numbers), [name])]
+
+
+SIZES = np.array([1 << 14, 1 << 15], np.int64)
+BOMBS = {
+    "ConstantOfShape": [constant("s", SIZES), helper.make_node("ConstantOfShape", ["s"], ["y"])],
+    "Expand": [constant("s", SIZES), constant("o", np.ones((1, 1), np.float32)), helper.make_node("Expand", ["o", "s"], ["y"])],
+    "Tile": [constant("s", SIZES), constant("o", np.ones((1, 1), np.float32)), helper.make_node("Tile", ["o", "s"], ["y"])],
+    "Range": counted("y", 1 << 40),
+    "OneHot": [constant("i", np.arange(1000)), constant("d", np.int64(1 << 20)), constant("v", np.arange(2)), helper.make_node("OneHot", ["i", "d", "v"], ["y"])],
+    "Pad": [constant("o", np.ones((1, 1), np.float32)), constant("p", np.array([0, 0, *SIZES])), helper.make_node("Pad", ["o", "p"], ["y"])],
+    "Resize": [constant("o", np.ones((1, 1, 1, 1), np.float32)), constant("p", np.array([1, 1, *SIZES])), helper.make_node("Resize", ["o", "", "", "p"], ["y"])],
+    "sum of a row and a column": [*counted("a", 1 << 15), constant("c", np.array([1])), helper.make_node("Unsqueeze", ["a", "c"], ["b"]), helper.make_node("Add", ["a", "b"], ["y"])],
+    "product of a row and a column": [*counted("a", 1 << 15), helper.make_node("Einsum", ["a", "a"], ["y"], equation="i,j->ij")],
+    "doubling": [constant("a0", np.ones(1)), *(helper.make_node("Concat", [f"a{i}"] * 2, [f"a{i + 1}" if i < 39 else "y"], axis=0) for i in range(40))],
+    "many": [constant("s", np.array([1 << 22])), *(helper.make_node("ConstantOfShape", ["s"], [f"a{i}"]) for i in range(99)), helper.make_node("Identity", ["a98"], ["y"])],
+    "an endless loop": [
+        constant("t", np.int64(1 << 60)), constant("c", np.bool_(True)),
+        helper.make_node("Loop", ["t", "c", "x"], ["y"], body=helper.make_graph(
+            [helper.make_node("Identity", ["c1"], ["c2"]), helper.make_node("Identity", ["v"], ["w"])], "body",
+            [info("i", [], TensorProto.INT64), info("c1", [], TensorProto.BOOL), info("v")], [info("c2", [], TensorProto.BOOL), info("w")])),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_little_that_asks_for_much(name, monkeypatch):
+    """What is folded while a model is planned has a budget (made small here)."""
+    base = 8 << 20
+    monkeypatch.setattr(importer, "FOLDED_BASE", base)
+    monkeypatch.setattr(importer.Budget, "steps", 1000)
+    data = model(BOMBS[name]).SerializeToString()
+    tracemalloc.start()
+    try:
+        found = describe(OnnxModel(read(data)), devices=())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not found.runs and any(word in found.trouble for word in ("absurdly large", "too much memory", "unrolled")), found.trouble
+    assert peak < 64 * len(data) + 4 * base
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))

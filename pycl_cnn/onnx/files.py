@@ -96,6 +96,7 @@ class ModelFile:
     functions: Mapping[tuple[str, str, str], FunctionFile]  # (domain, name, overload)
     producer: str
     source: str = field(default="", compare=False)  # the file's name, for errors
+    nbytes: int = field(default=0, compare=False)  # the file's size
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,26 @@ from ..ops.host import HostOp
 from ..trace import Symbol, active_tracer
 from .node import Call, NeedsValue, Tensor
 from .operators.table import Operator, operators
-from .reader import FunctionFile, GraphFile, NodeFile, Reference
+from .reader import FunctionFile, GraphFile, ModelFile, NodeFile, Reference
 
 #: Nodes that unrolled loops may add up to.
 MOST_STEPS = 100_000
+
+#: Bytes that the values folded while a plan is made may take together: so many times the file's size, and this.
+FOLDED_FACTOR, FOLDED_BASE = 64, 1 << 30
+
+
+@dataclass
+class Budget:
+    """What a walk may still cost, with the functions that it calls."""
+
+    nbytes: int  # of folded values
+    steps: int = MOST_STEPS
+
+    @classmethod
+    def of(cls, file: ModelFile) -> Budget:
+        """For planning the model in a file."""
+        return cls(FOLDED_FACTOR * file.nbytes + FOLDED_BASE)
 
 
 class SplitsModel(Exception):
@@ -77,9 +94,8 @@ def as_value(tensor: Tensor) -> Any:
 class Importer:
     """Walks the nodes of one model. `training` says how dropouts and batch normalisations behave."""
 
-    def __init__(self, functions: Mapping[tuple[str, str, str], FunctionFile], opsets: Mapping[str, int], training: bool) -> None:
-        self.functions, self.opsets, self.training = functions, opsets, training
-        self._steps = 0
+    def __init__(self, functions: Mapping[tuple[str, str, str], FunctionFile], opsets: Mapping[str, int], training: bool, budget: Budget) -> None:
+        self.functions, self.opsets, self.training, self.budget = functions, opsets, training, budget
 
     def walk(self, nodes: Sequence[NodeFile], scope: Scope) -> None:
         """Append what `nodes` compute; their results stand in `scope` then."""
@@ -88,8 +104,8 @@ class Importer:
 
     def step(self, node: NodeFile, scope: Scope) -> None:
         """Append one node. Raises NeedsValue, SplitsModel, UnsupportedError, ShapeError, DtypeError."""
-        self._steps += 1
-        if self._steps > MOST_STEPS:
+        self.budget.steps -= 1
+        if self.budget.steps < 0:
             raise UnsupportedError(f"{node.label}: unrolled, the model has more than {MOST_STEPS:,} nodes")
         inputs: list[Any] = [scope.get(name) if name else None for name in node.inputs]
         while inputs and inputs[-1] is None:
@@ -98,7 +114,7 @@ class Importer:
         assert tracer is not None
         with tracer.graph.scope(node.name or node.op):
             results = self._results(node, inputs, scope)
-        if len(results) < sum(1 for name in node.outputs if name):
+        if any(node.outputs[len(results) :]):
             raise UnsupportedError(f"{node.label}: only {len(results)} of its outputs are supported; the model uses {list(node.outputs)}")
         for name, result in zip(node.outputs, results, strict=False):
             if name:
@@ -124,7 +140,7 @@ class Importer:
             if place < len(inputs) and inputs[place] is not None:
                 call.known(inputs[place], f"input {place} ({call.node.inputs[place]!r})")
         if operator.structural or (operator.evaluate is not None and not any(isinstance(x, Symbol) for x in inputs)):
-            return evaluate(operator, call, inputs)
+            return self._folded(operator, call, inputs)
         if operator.lower is not None:
             data = [x for place, x in enumerate(inputs) if x is not None and place not in operator.values]
             if operator.any_dtype or all(x.dtype == FLOAT for x in data):
@@ -137,17 +153,25 @@ class Importer:
             raise UnsupportedError(f"{call.node.label}: it takes float32 alone; received {[str(x.dtype) for x in inputs if x is not None]}")
         return host_step(operator, call, inputs)
 
+    def _folded(self, operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """The results of an operator whose inputs are known, as far as the budget goes."""
+        call.most = self.budget.nbytes
+        if operator.elementwise:
+            call.bounded(np.broadcast_shapes(*(x.shape for x in inputs if x is not None)), max((x.dtype.itemsize for x in inputs if x is not None), default=1))
+        results = evaluate(operator, call, inputs)
+        self.budget.nbytes -= sum(array.nbytes for array in results if isinstance(array, np.ndarray) and array.base is None)
+        call.require(self.budget.nbytes >= 0, "what is computed while the model is planned takes too much memory", shapes=[np.shape(array) for array in results])
+        return results
+
     # ---- functions and control flow -----------------------------------------------------------------------------------
 
     def _function(self, node: NodeFile, function: FunctionFile, inputs: Sequence[Any]) -> tuple[Any, ...]:
         given = {**function.defaults, **node.attributes}
         scope = Scope({name: value for name, value in zip(function.inputs, inputs, strict=False) if value is not None}, _nothing)
         absent = set(function.inputs) - set(scope.tensors)
-        inner = Importer(self.functions, function.opsets, self.training)
-        inner._steps = self._steps
+        inner = Importer(self.functions, function.opsets, self.training, self.budget)
         for item in function.nodes:
             inner.step(_resolved(item, given, absent), scope)
-        self._steps = inner._steps
         return tuple(scope.get(name) if name else None for name in function.outputs)
 
     def graph(self, graph: GraphFile, inputs: Mapping[str, Tensor], outer: Scope) -> tuple[Any, ...]:
@@ -329,4 +353,4 @@ _CONTROL: dict[str, Callable[[Importer, Call, list[Any], Scope], tuple[Any, ...]
 #: Operators that are no entries of the table.
 CONTROL_OPERATORS = tuple(_CONTROL)
 
-__all__ = ["CONTROL_OPERATORS", "Importer", "Scope", "SplitsModel", "as_value", "errors_of", "evaluate"]
+__all__ = ["CONTROL_OPERATORS", "Budget", "Importer", "Scope", "SplitsModel", "as_value", "errors_of", "evaluate"]

@@ -17,7 +17,7 @@ from ..nn.parameter import Parameter
 from ..ops.base import FLOAT
 from ..placement import device as find_device
 from ..trace import Call, Symbol, active_tracer
-from .importer import Importer, Scope, SplitsModel, as_value
+from .importer import Budget, Importer, Scope, SplitsModel, as_value
 from .node import NeedsValue, Tensor
 from .operators.sequences import as_python, items, nothing
 from .operators.table import operators
@@ -122,7 +122,7 @@ class OnnxModel(Module):
         if len(inputs) > len(names) or set(given) != set(names):
             raise ShapeError("onnx", f"the inputs {names} must be given once each", given=sorted(given))
         scope = Scope({name: given[name] for name in names}, self.tensor)
-        importer = Importer(self.file.functions, self.file.opsets, self.training)
+        importer = Importer(self.file.functions, self.file.opsets, self.training, Budget.of(self.file))
         tracer = active_tracer()
         assert tracer is not None
         try:

@@ -33,6 +33,7 @@ class Call:
     def __init__(self, node: NodeFile, opset: int, training: bool = False) -> None:
         self.node, self.opset, self.op = node, opset, node.op
         self.training = training  # whether the model is in training mode
+        self.most = MOST_COMPUTED  # bytes that the result may take
 
     @property
     def outputs(self) -> int:
@@ -121,7 +122,7 @@ class Call:
         """`shape`, which must be one of at most so many bytes. Raises ShapeError."""
         shape = tuple(int(n) for n in shape)
         self.require(min(shape, default=0) >= 0, "sizes must not be negative", shape=shape)
-        self.require(math.prod(shape) * itemsize <= most, "the result would be absurdly large", shape=shape)
+        self.require(math.prod(shape) * itemsize <= min(most, self.most), "the result would be absurdly large", shape=shape)
         return shape
 
 

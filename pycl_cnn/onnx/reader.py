@@ -97,7 +97,7 @@ class _Reader:
             check.function(function)
         check.inputs(graph)
         check.graph(graph, ())
-        return ModelFile(ir_version, MappingProxyType(opsets), graph, MappingProxyType(functions), f"{producer} {version}".strip(), wire.source)
+        return ModelFile(ir_version, MappingProxyType(opsets), graph, MappingProxyType(functions), f"{producer} {version}".strip(), wire.source, len(data))
 
     def _opset(self, start: int, end: int, opsets: dict[str, int]) -> None:
         domain, number = "", 0

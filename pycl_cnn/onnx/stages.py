@@ -22,8 +22,8 @@ from ..graph import Value
 from ..ops.leaf import Constant, Input
 from ..passes import canonical
 from ..trace import Symbol, tracing
-from .importer import Importer, Scope, SplitsModel
-from .node import NeedsValue
+from .importer import Budget, Importer, Scope, SplitsModel
+from .node import MOST_COMPUTED, NeedsValue
 
 if TYPE_CHECKING:
     from .model import OnnxModel
@@ -98,11 +98,11 @@ class Runner:
         scope = Scope(values, self.model.constant)
         graph_free = begin(self.model, None, False)
         with tracing(graph_free):
-            self._importer().step(self.model.nodes[index], scope)
+            self._importer(Budget(MOST_COMPUTED)).step(self.model.nodes[index], scope)
         values.update(scope.tensors)  # type: ignore[arg-type]
 
-    def _importer(self) -> Importer:
-        return Importer(self.model.file.functions, self.model.file.opsets, self.model.training)
+    def _importer(self, budget: Budget) -> Importer:
+        return Importer(self.model.file.functions, self.model.file.opsets, self.model.training, budget)
 
     def _stage(self, start: int, values: dict[str, np.ndarray], bound: frozenset[str]) -> Stage:
         """Find or make the stage that begins at `start`, run it, put what it computes into `values`."""
@@ -142,7 +142,7 @@ class Runner:
                 else:
                     symbol = tracer.input(name, array.shape, array.dtype)
                     scope.tensors[name], given[name] = symbol, symbol.value
-            importer, end, bind, split = self._importer(), start, frozenset[str](), False
+            importer, end, bind, split = self._importer(Budget.of(self.model.file)), start, frozenset[str](), False
             while end < len(model.nodes):
                 try:
                     importer.step(model.nodes[end], scope)

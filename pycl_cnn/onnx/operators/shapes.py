@@ -256,9 +256,9 @@ def expand(call: Call, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 
 def _expanded(call: Call, x: Any, shape: Any) -> tuple[int, ...]:
-    given = call.ints(shape, "shape")
+    given = call.bounded(call.ints(shape, "shape"), 1)
     try:
-        wanted = np.broadcast_shapes(x.shape, call.bounded(given, 1))
+        wanted = np.broadcast_shapes(x.shape, given)
     except ValueError:
         call.refuse("sizes must agree or be 1", input=x.shape, shape=given)
     return call.bounded(wanted, x.dtype.itemsize)

@@ -34,6 +34,11 @@ class Operator:
     dynamic: bool = False
     structural: bool = False
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether results have the shape that the inputs broadcast to."""
+        return getattr(self.evaluate, "__module__", "").rpartition(".")[2] in ("arithmetic", "pointwise")
+
 
 _TABLE: dict[str, Operator] = {}
 
