@@ -46,7 +46,7 @@ def update_cache(name: str, entries: Mapping[str, Any]) -> None:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder / f"{name}.lock"):
+        with alone(folder / f"{name}.lock"):
             write_json(folder / name, {key: value for key, value in {**read_cache(name), **entries}.items() if value is not None})
     except OSError:
         return
@@ -65,7 +65,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """While inside, other processes wait. The operating system lets go of the lock of a process that dies."""
     with open(path, "a+b") as file:
         if sys.platform == "win32":

@@ -93,16 +93,17 @@ def compile(
             raise ShapeError("compile", "train=True needs loss, optimizer and an example target")
         goal = as_input_array(target, "compile")
 
-    def make(where: Device) -> Program:
+    def traced(where: Device) -> Callable[[], Program]:
         if train:
             assert loss is not None
-            return training_program(model, loss, optimizer.rule, specs, (goal.shape, goal.dtype), where, layout, algorithms, precision)
-        return inference_program(model, specs, where, layout, False, algorithms, precision)
+            return _training(model, loss, optimizer.rule, specs, (goal.shape, goal.dtype), where, layout, algorithms, precision)
+        return _inference(model, specs, where, layout, False, algorithms, precision)
 
     where = find_device(device)
     if wait or where.backend != "opencl":
-        return make(where)
-    return SwitchingProgram(make(find_device("cpu")), lambda: make(where), where, model.state_dict())
+        return traced(where)()
+    # Both are traced now: what happens to the model later is not the programs' business.
+    return SwitchingProgram(traced(find_device("cpu"))(), traced(where), where, model.state_dict())
 
 
 def inference_program(
@@ -115,6 +116,13 @@ def inference_program(
     precision: str = "fast",
 ) -> Program:
     """The model's forward pass."""
+    return _inference(model, specs, device, layout, mode, algorithms, precision)()
+
+
+def _inference(
+    model: Module, specs: Sequence[Spec], device: Any, layout: str, mode: bool | None, algorithms: Mapping[str, str] | None, precision: str
+) -> Callable[[], Program]:
+    """The model's forward pass, traced; the call makes the program."""
     return _finish_batch(
         lambda specs: inference_graph(model, specs, layout, mode), specs, find_device(device), model.state_dict(), dict(algorithms or {}), precision
     )
@@ -131,11 +139,18 @@ def inference_graph(model: Module, specs: Sequence[Spec], layout: str = "NCHW", 
 
 def _finish_batch(
     graph_of: Callable[[Sequence[Spec]], Graph], specs: Sequence[Spec], device: Device, states: dict[str, np.ndarray], force: dict[str, str], precision: str
-) -> Program:
-    """`finish` for the graph of inputs like `specs`; an error about memory says which batch would fit."""
-    try:
-        return finish(graph_of(specs), device, states, force, precision)
-    except DeviceMemoryError as error:
+) -> Callable[[], Program]:
+    """`finish`, to be called later, for the graph of inputs like `specs`; an error about memory says which batch would fit."""
+    graph = graph_of(specs)
+
+    def program() -> Program:
+        try:
+            return finish(graph, device, states, force, precision)
+        except DeviceMemoryError as error:
+            error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold the buffers of the program that was not finished
+            raise DeviceMemoryError(f"{error}; {advice(error)}") from None
+
+    def advice(error: DeviceMemoryError) -> str:
         shape = specs[0][0]
         batch = shape[0] if shape else 1
         room = replace(device, memory=error.available) if error.available else device
@@ -151,8 +166,9 @@ def _finish_batch(
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
-        advice = f"a batch of {low} is the largest that fits" if low else "not even a batch of 1 fits"
-        raise DeviceMemoryError(f"{error}; {advice} instead of {batch}") from None
+        return (f"a batch of {low} is the largest that fits" if low else "not even a batch of 1 fits") + f" instead of {batch}"
+
+    return program
 
 
 def _loss(tracer: Tracer, model: Module, loss: Module, specs: Sequence[Spec], target: Spec, layout: str) -> tuple[Symbol, Symbol]:
@@ -186,6 +202,22 @@ def training_program(
 
     `slots` are the optimizer's arrays to go on from, by state name ("optimizer.<slot>.<parameter>"); zeros where absent.
     """
+    return _training(model, loss, rule, specs, target, device, layout, algorithms, precision, slots)()
+
+
+def _training(
+    model: Module,
+    loss: Module,
+    rule: UpdateRule,
+    specs: Sequence[Spec],
+    target: Spec,
+    device: Any,
+    layout: str,
+    algorithms: Mapping[str, str] | None,
+    precision: str,
+    slots: Mapping[str, np.ndarray] | None = None,
+) -> Callable[[], Program]:
+    """A training step, traced; the call makes the program."""
     states = dict(model.state_dict())
 
     def graph_of(given: Sequence[Spec]) -> Graph:

@@ -58,6 +58,7 @@ class Node:
     outputs: tuple[Value, ...] = ()
     algorithm: Any = None  # chosen when a backend lowers the graph
     reason: str = ""  # why that one
+    settled: Any = None  # what the algorithm chose for this node once and for all
 
     @property
     def label(self) -> str:

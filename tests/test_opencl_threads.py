@@ -15,7 +15,9 @@ import pycl_cnn as pc
 import pycl_cnn.functional as F
 from pycl_cnn import nn
 from pycl_cnn.backends.opencl import devices
+from pycl_cnn.backends.opencl.call import device_context
 from pycl_cnn.backends.opencl.launch import Launch
+from pycl_cnn.tuning.database import Record, Tuning
 
 pytest.importorskip("pyopencl")
 INFOS = devices.devices()
@@ -106,3 +108,20 @@ print(len(results), len({{id(context) for context, _ in results}}), len({{result
     environment = {**os.environ, "PYCL_CNN_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == [str(THREADS), "1", "1"], done.stderr
+
+
+def test_a_clone_has_the_variants_that_its_weights_were_packed_for(where, monkeypatch):
+    """Tuning may refuse a variant for another model's sake while a program lives."""
+    context, x = device_context(where), array(2, 3, 10, 10)
+    before = context.tuning
+    narrow = {"kernel": "conv_igemm", "LANES": 1, "MR": 4, "NV": 1, "UNROLL": 1, "VEC": 4, "WORK": 18}
+    match = {name: before.facts[name] for name in ("platform", "name", "driver")}
+    data = {"format": 1, "title": "t", "level": "device", "match": match, "kernels": "k", "families": {"product": {"*": [narrow]}}}
+    monkeypatch.setattr(context, "tuning", Tuning(before.facts, before.limits, "k", [Record.parse(data, "t")], ()))
+    model = nn.Sequential(nn.Conv2d(3, 20, 3, padding=1), nn.Conv2d(20, 40, 3, padding=1), nn.Flatten(), nn.Linear(4000, 7)).eval()
+    program = pc.compile(model, x.shape, device=where)
+    expected, choices = program.run(x), [choice for step in program.plan.run for choice in step.node.settled or ()]
+    assert choices
+    for choice in choices:
+        context.tuning.refuse("product", choice.variant, "of this test")
+    np.testing.assert_array_equal(program.clone().run(x), expected)

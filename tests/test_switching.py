@@ -120,3 +120,18 @@ def test_compile_without_waiting(device):
     np.testing.assert_allclose(program.run(X), first, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(program.run(X), pc.compile(model, X.shape, device=device).run(X))
     assert len(program.profile(X, repeat=1).seconds) == len(program.steps)
+
+
+def test_what_happens_to_the_model_after_compile_is_not_the_programs_business(device):
+    tracers = []
+
+    class Recorder(nn.Module):
+        def forward(self, x):
+            tracers.append(threading.current_thread())
+            return x
+
+    model = nn.Sequential(Recorder(), network()).eval()
+    program = pc.compile(model, X.shape, device=device, wait=False)
+    if isinstance(program, SwitchingProgram):
+        assert program.wait(120)
+    assert set(tracers) == {threading.current_thread()}, "a program is traced where compile was called, and when"

@@ -124,3 +124,22 @@ def test_a_cache_that_cannot_be_read_or_written_is_no_error(tmp_path, monkeypatc
     assert cache.read_cache("x.json") == {"a": 1, "b": 2}
     cache.update_cache("x.json", {"a": None})
     assert cache.read_cache("x.json") == {"b": 2}
+
+
+@needs_device
+def test_an_interrupted_request_leaves_no_answer_for_the_next(info):
+    worker = trials._Worker(info)
+    (first, _), (second, y) = request(FINE, 1), request(FINE, 2)
+    assert worker.ask(first).problem == ""
+    lines, worker._lines = worker._lines, Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        worker.ask(first)
+    worker._lines = lines
+    outcome = worker.ask(second)
+    np.testing.assert_array_equal(trials.decoded(outcome.result)[y : y + 3], 2)
+    worker._forget(worker._process)
+
+
+class Interrupted:
+    def get(self, timeout):
+        raise KeyboardInterrupt

@@ -555,3 +555,20 @@ def test_known_runtimes_get_their_defaults_and_nothing_that_is_too_wide(name, wi
         assert PRODUCT.broken(choice.variant, problem, limits) is None
         if variant["VEC"] <= width:
             assert (choice.variant, choice.source) == (variant, f"defaults: {name}")
+
+
+def test_two_runs_note_what_they_tried_beside_each_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYCL_CNN_CACHE", str(tmp_path))
+    first, second = ({**tuner._opened(FACTS, "k"), "path": own_path(FACTS)} for _ in range(2))
+    tuner._remember(first, "a", "v", 0.9)
+    tuner._remember(second, "b", "w", 0.8)
+    tuner._remember(first, "a", "x", 0.7)
+    assert read(own_path(FACTS))["tried"] == {"a": {"v": 0.9, "x": 0.7}, "b": {"w": 0.8}}
+
+
+def test_what_variants_are_held_to_is_plain_sums():
+    op = Conv(ConvGeometry.forward("t", (1, 56, 56, 16), (16, 3, 3, 16), 1, 1, 1, 1))
+    step = worker.Step(op, "igemm", pc.device("cpu"), ((1, 56, 56, 16), (16, 3, 3, 16)))
+    (exact,) = op.reference(*step.operands)
+    off = np.abs(worker.native_result(step) - exact).max() / np.abs(exact).max()
+    assert off < 1e-6, "Winograd's method is off by more"

@@ -83,6 +83,10 @@ class Algorithm:
         """Whether it is worth while for this node; not asked when the algorithm is forced by name."""
         return True
 
+    def settle(self, node: Node, device: Device) -> Any:
+        """What it chooses for this node and must not choose anew later; kept as `node.settled`."""
+        return None
+
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         """Insert the nodes it needs, e.g. one that packs the weight; the node that stands for the operation afterwards."""
         return node
@@ -182,9 +186,9 @@ class Backend:
 
     def adopt(self, graph: Graph, node: Node, algorithm: Algorithm, device: Device, reason: str) -> None:
         """Let `algorithm` do `node`."""
-        node.algorithm, node.reason = algorithm, reason
+        node.algorithm, node.reason, node.settled = algorithm, reason, algorithm.settle(node, device)
         prepared = algorithm.prepare(graph, node, device)
-        prepared.algorithm, prepared.reason = algorithm, reason
+        prepared.algorithm, prepared.reason, prepared.settled = algorithm, reason, node.settled
 
     def _choose(self, graph: Graph, node: Node, device: Device, force: Mapping[str, str], precision: str) -> None:
         from .host import HOST_STEP

@@ -8,7 +8,7 @@ it: what it does not come to, a later one measures.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -39,9 +39,10 @@ class Result:
 
     def with_earlier(self, earlier: Result) -> Result:
         """The least times of this session and earlier ones."""
-        if self.problem:
-            return self
-        return Result(self.device, min(self.seconds, earlier.seconds), min(self.native, earlier.native), "", self.sessions + earlier.sessions)
+        sessions = self.sessions + earlier.sessions
+        if self.problem or earlier.problem:  # what failed may have been the session's trouble, a full memory say: it is asked again, and the last answer counts
+            return replace(self, sessions=sessions)
+        return Result(self.device, min(self.seconds, earlier.seconds), min(self.native, earlier.native), "", sessions)
 
     def __str__(self) -> str:
         took = f"fails ({self.problem})" if self.problem else f"{self.seconds * 1e3:.2f} ms, cpu {self.native * 1e3:.2f} ms"
@@ -58,7 +59,7 @@ def race(native: Device, devices: Sequence[Device]) -> tuple[list[Result], list[
         entry = known.get(_key(native, device))
         earlier = Result(device, **entry) if isinstance(entry, dict) and set(entry) == set(ENTRY) else None
         late = perf_counter() - begin > SESSION_SECONDS
-        if earlier is not None and (late or earlier.problem or earlier.sessions >= SESSIONS):
+        if earlier is not None and (late or earlier.sessions >= SESSIONS):
             results.append(earlier)
         elif late:
             left.append(device)
@@ -70,9 +71,10 @@ def race(native: Device, devices: Sequence[Device]) -> tuple[list[Result], list[
 
 
 def _key(native: Device, device: Device) -> str:
+    from .. import __version__
     from .cpu.threads import get_num_threads
 
-    return machine_key(device.platform, device.name, device.driver, native.driver, f"{get_num_threads()} threads")
+    return machine_key(__version__, device.platform, device.name, device.driver, native.driver, f"{get_num_threads()} threads")
 
 
 def _measured(native: Device, device: Device) -> Result:

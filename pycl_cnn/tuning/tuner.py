@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..cache import alone
 from ..errors import DeviceError
 from .database import FORMAT, Record, TuningError, own_path, read, write
 from .search import KEEP
@@ -167,11 +168,7 @@ def _take(message: Mapping[str, Any], summary: Summary, data: dict[str, Any], at
 
 def _opened(facts: Mapping[str, str], kernels: str) -> dict[str, Any]:
     """The device's record as it is, or a new one where there is none for these kernels."""
-    path = own_path(facts)
-    try:
-        known = read(path)
-    except TuningError:  # damaged: begun anew
-        known = {}
+    known = _read(own_path(facts))
     if known.get("kernels") == kernels:
         return {"tried": {}, **known}
     match = {name: facts[name] for name in ("platform", "name", "driver")}
@@ -180,8 +177,28 @@ def _opened(facts: Mapping[str, str], kernels: str) -> dict[str, Any]:
 
 
 def _remember(data: dict[str, Any], task: str, label: str, value: float | str | None) -> None:
+    """Note what was tried in the device's record, beside what other runs note there at the same time."""
     data["tried"].setdefault(task, {})[label] = value
-    write(data["path"], {name: part for name, part in data.items() if name != "path"})
+    path: Path = data["path"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path.with_suffix(".lock")):
+            known = _read(path)
+            if known.get("kernels") == data["kernels"]:
+                for part in ("tried", "families"):
+                    for key, values in known.get(part, {}).items():
+                        data[part][key] = {**values, **data[part].get(key, {})}
+            write(path, {name: part for name, part in data.items() if name != "path"})
+    except OSError as problem:
+        raise TuningError(f"{path} cannot be written: {problem}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record's data; nothing where it is damaged: it is begun anew."""
+    try:
+        return read(path)
+    except TuningError:
+        return {}
 
 
 def export(facts: Mapping[str, str], target: Path) -> int:

@@ -200,7 +200,7 @@ def native_result(step: Step) -> np.ndarray:
     """What the native CPU backend makes of a step's operands with plain sums: another program, itself held to the reference by tests."""
     place, kind = backend("cpu"), type(step.op)
     for algorithm in place.algorithms[kind]:
-        if algorithm.name == "winograd":
+        if not algorithm.exact:
             continue
         try:
             return replace(step, algorithm=algorithm.name, device=place.devices()[0]).program().run(*step.operands)

@@ -47,7 +47,3 @@ def measure() -> Ceilings:
 
     loop = _loop("multiply_adds", [np.zeros(threads, np.float32)], threads)
     return measured(multiply_adds, copy_of, COPY_SIZES[-1])
-    return measured(multiply_adds, copy_of, COPY_LIMIT)
-
-
-COPY_LIMIT = 1 << 30

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...graph import Graph, Node, Value
+from ...tuning.database import Choice
 from ...tuning.space import Family, Problem, Variant
 from ..base import Algorithm, Device
 from .programs import Context, open_context
@@ -59,8 +60,13 @@ class OpenClAlgorithm(Algorithm):
         return []
 
     def variant(self, node: Node, context: Context) -> Variant:
-        """The choice for the first of `tuned`."""
-        return context.tuning.choose(*self.tuned(node, context)[0]).variant
+        """The choice for the first of `tuned`: what was settled, for weights are packed and workspaces planned by it."""
+        choice = node.settled[0] if node.settled else context.tuning.choose(*self.tuned(node, context)[0])
+        return choice.variant
+
+    def settle(self, node: Node, device: Device) -> tuple[Choice, ...]:
+        context = device_context(device)
+        return tuple(context.tuning.choose(*pair) for pair in self.tuned(node, context))
 
     def why(self, node: Node, device: Device) -> str:
         context = device_context(device)

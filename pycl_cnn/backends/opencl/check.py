@@ -78,6 +78,7 @@ class DeviceCheck:
         self.backend, self.device, self.context = backend, device, context
         self._file = f"opencl-check-{zlib.crc32(context.device.key.encode()):08x}.json"
         self._verdicts: dict[str, Verdict] = {}
+        self._passing: set[str] = set()  # verdicts that are this process's alone: the next one may have the memory
         self._units: dict[Any, Unit | None] = {}
         self._isolating = 0
         self._lock = threading.RLock()
@@ -163,13 +164,18 @@ class DeviceCheck:
         unit = self.unit(node, algorithm)
         while unit is not None and self._failed(unit):
             problem = self._verdicts[unit.key].problem
-            if not any(self.context.tuning.refuse(family, variant, problem) for family, variant in unit.choices):
+            if not any(self.context.tuning.refuse(family, variant, problem) for family, variant in self._suspects(unit)):
                 break
             failed, unit = unit, self.unit(node, algorithm)
             if unit is not None and unit.choices != failed.choices:
                 names = "; ".join(str(variant) for _, variant in failed.choices)
                 warnings.warn(f"{unit.what} on {self.device}: not {names}, since {problem}; {'; '.join(str(v) for _, v in unit.choices)} takes its place", DeviceWarning, stacklevel=2)
         return unit
+
+    def _suspects(self, unit: Unit) -> list[tuple[str, Variant]]:
+        """The choices that a failing unit may owe its failure to: those of the kernels that failed, all where its result is wrong."""
+        failing = {kernel.partition(".")[0] for kernel in unit.kernels if kernel in self._verdicts}
+        return [choice for choice in unit.choices if not failing or choice[1].kernel in failing]
 
     def examine_first(self, choices: Iterable[tuple[Node, Iterable[Algorithm]]]) -> None:
         """Try for every node the algorithms in order until one passes; all nodes' in one go."""
@@ -207,7 +213,7 @@ class DeviceCheck:
         if unknown:
             before = dict(self._verdicts)
             self._try(unknown)
-            changed = {key: asdict(verdict) for key, verdict in self._verdicts.items() if before.get(key) is not verdict}
+            changed = {key: asdict(v) for key, v in self._verdicts.items() if before.get(key) is not v and key not in self._passing}
             update_cache(self._file, forgotten | changed)
         return [self._verdicts[unit.key] for unit in units]
 
@@ -227,7 +233,9 @@ class DeviceCheck:
         outcomes = trials.run(self.context.device, [{"run": trial.payload.request()} for trial in tried])
         for trial, outcome in zip(tried, outcomes, strict=True):
             self._verdicts[trial.unit.key] = verdict = trial.judged(outcome)
-            if outcome.problem and outcome.entry:
+            if outcome.passing:
+                self._passing.add(trial.unit.key)
+            elif outcome.problem and outcome.entry:
                 (_, options), stem = trial.payload.programs[outcome.program], trial.payload.names[outcome.program]
                 kernel = self._kernel(stem, outcome.entry, options)
                 self._verdicts[kernel] = Verdict(kernel, (kernel,), False, problem=verdict.problem)

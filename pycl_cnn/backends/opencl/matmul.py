@@ -25,11 +25,11 @@ class PackedGemm(OpenClAlgorithm):
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         _, n, k = matrix_sizes(node)
+        width = Tile.of(self.variant(node, device_context(device)), "MR").panel
         with graph.at(node):
             node = first_untransposed(graph, node)
             op = node.op
             assert isinstance(op, MatMul)
-            width = Tile.of(self.variant(node, device_context(device)), "MR").panel
             panels = Panels(1, n, k, width, (0,), 0, k if op.transpose_b else 1, 0, 1 if op.transpose_b else n)
             graph.rewire(node, 1, graph.apply(lay_out([panels]), node.inputs[1]))
         return node

@@ -121,7 +121,7 @@ def answer(bench, request, say):
             return {"done": race([Payload(bench, payload, say) for payload in request["race"]], request["rounds"])}
         return {"done": Payload(bench, request["run"], say).run_all()}
     except (cl.Error, MemoryError) as error:
-        return {"failure": str(error)[:2000] or type(error).__name__}
+        return {"failure": str(error)[:2000] or type(error).__name__, "passing": isinstance(error, (cl.MemoryError, MemoryError))}
 
 
 def main():

@@ -118,6 +118,7 @@ class Outcome:
     problem: str = ""
     program: int = -1
     entry: str = ""
+    passing: bool = False  # the device had no memory to try it in: that says nothing about the kernel
 
 
 def run(device: DeviceInfo, requests: Sequence[Mapping[str, Any]], most: int = WORKERS) -> list[Outcome]:
@@ -184,7 +185,7 @@ class _Worker:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-c", _START, str(_SCRIPT), str(self._device.index), self._device.name, json.dumps(sys.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                encoding="utf-8", errors="replace",
+                encoding="utf-8", errors="replace", start_new_session=True,  # the terminal's Ctrl-C is not for it
             )  # fmt: skip
         except OSError as error:
             raise DeviceError(_cannot_start(str(error))) from error
@@ -221,7 +222,14 @@ class _Worker:
         return outcome
 
     def _attempt(self, process: subprocess.Popen[str], line: str) -> Outcome | None:
-        """The outcome; None where the child had ended before it came to a kernel."""
+        """The outcome; None where the child had ended before it came to a kernel. Whatever interrupts it ends the child: its answer is for nobody."""
+        try:
+            return self._converse(process, line)
+        except BaseException:
+            self._forget(process)
+            raise
+
+    def _converse(self, process: subprocess.Popen[str], line: str) -> Outcome | None:
         program, entry, stage = -1, "", "starting"
         try:
             assert process.stdin is not None
@@ -243,7 +251,7 @@ class _Worker:
             if "at" in message:
                 program, entry, stage = message["at"]
             elif "failure" in message:
-                return Outcome(None, _failure(stage, message["failure"]), program, entry)
+                return Outcome(None, _failure(stage, message["failure"]), program, entry, message["passing"])
             elif "done" in message:
                 return Outcome(message["done"])
 
@@ -302,7 +310,7 @@ def _inside(device: DeviceInfo, request: Mapping[str, Any]) -> Outcome:
         _benches[device] = trial_process.Bench(device.index, device.name)
     answer = trial_process.answer(_benches[device], request, say)
     if "failure" in answer:
-        return Outcome(None, _failure(where[2], answer["failure"]), where[0], where[1])
+        return Outcome(None, _failure(where[2], answer["failure"]), where[0], where[1], answer["passing"])
     return Outcome(answer["done"])
 
 

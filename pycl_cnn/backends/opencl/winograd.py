@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from ...tuning.database import Choice
 from ...tuning.space import Family, Limits, Problem, Space, Variant
 from ..matrices import row_of_pixels
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
@@ -50,9 +52,10 @@ def chunk_problem(source: tuple[int, ...], target: tuple[int, ...]) -> Problem:
     return Problem.of("winograd", tiles=tiles_of(target), ins=source[3], outs=target[3])
 
 
-def tiles_of_chunk(context: Context, source: tuple[int, ...], target: tuple[int, ...]) -> int:
-    """Tiles that are transformed and multiplied at once, in chunks as equal as they go."""
-    variant = context.tuning.choose(WINOGRAD, chunk_problem(source, target)).variant
+def tiles_of_chunk(context: Context, source: tuple[int, ...], target: tuple[int, ...], settled: Sequence[Choice] | None = None) -> int:
+    """Tiles that are transformed and multiplied at once, in chunks as equal as they go; by the second choice of what is settled."""
+    choice = settled[1] if settled else context.tuning.choose(WINOGRAD, chunk_problem(source, target))
+    variant = choice.variant
     tiles = tiles_of(target)
     most = max(variant["LEAST"], variant["CHUNK"] * 1024 // (4 * FREQUENCIES * (source[3] + target[3])))
     return blocks(tiles, max(1, blocks(tiles, most)))
@@ -156,11 +159,11 @@ class Winograd(OpenClAlgorithm):
 
     def workspace(self, node: Node, device: Device) -> int:
         _, _, source, target = roles(node.op)
-        return 4 * FREQUENCIES * tiles_of_chunk(device_context(device), source, target) * (source[3] + target[3])
+        return 4 * FREQUENCIES * tiles_of_chunk(device_context(device), source, target, node.settled) * (source[3] + target[3])
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         g, _, source, target = roles(node.op)
-        chunk, tiles = tiles_of_chunk(context, source, target), tiles_of(target)
+        chunk, tiles = tiles_of_chunk(context, source, target, node.settled), tiles_of(target)
         calls = []
         for first in range(0, tiles, chunk):
             calls += self._chunk(node, context, g, first, min(chunk, tiles - first), chunk)
@@ -216,14 +219,15 @@ class WinogradGradient(OpenClAlgorithm):
     def supports(self, node: Node, device: Device) -> bool:
         return three_by_three(node.op.geometry)  # type: ignore[attr-defined]
 
-    def _chunk_tiles(self, g: ConvGeometry, context: Context) -> int:
+    def _chunk_tiles(self, node: Node, context: Context) -> int:
         """Tiles of a chunk; at most MOST_CHUNKS chunks, since each has sums of its own."""
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
         tiles = tiles_of(g.output_shape)
-        return max(tiles_of_chunk(context, g.input_shape, g.output_shape), blocks(tiles, MOST_CHUNKS))
+        return max(tiles_of_chunk(context, g.input_shape, g.output_shape, node.settled), blocks(tiles, MOST_CHUNKS))
 
     def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
-        products = gradient_problem(self._chunk_tiles(g, context), g.out_channels, g.channels, 1, FREQUENCIES)
+        products = gradient_problem(self._chunk_tiles(node, context), g.out_channels, g.channels, 1, FREQUENCIES)
         return [(WEIGHT_GRADIENT, products), (WINOGRAD, chunk_problem(g.input_shape, g.output_shape))]
 
     def pays(self, node: Node, device: Device) -> bool:
@@ -231,27 +235,27 @@ class WinogradGradient(OpenClAlgorithm):
         c, k, tiles = g.channels, g.out_channels, tiles_of(g.output_shape)
         direct = 2 * 9 * c * k * math.prod(g.output_shape[:3])
         products = 2 * FREQUENCIES * tiles * c * k
-        chunks = blocks(tiles, self._chunk_tiles(g, device_context(device)))
+        chunks = blocks(tiles, self._chunk_tiles(node, device_context(device)))
         moved = 4 * FREQUENCIES * 2 * (tiles * (c + k) + chunks * c * k)
         return min(c, k) >= 16 and products + moved * FLOPS_PER_BYTE < 0.9 * direct
 
-    def _sizes(self, g: ConvGeometry, context: Context) -> tuple[int, int, int]:
+    def _sizes(self, node: Node, context: Context) -> tuple[int, int, int]:
         """Floats of v, w and of the sums of all chunks."""
-        chunk = self._chunk_tiles(g, context)
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        chunk = self._chunk_tiles(node, context)
         chunks = blocks(tiles_of(g.output_shape), chunk)
         return FREQUENCIES * chunk * g.channels, FREQUENCIES * chunk * g.out_channels, FREQUENCIES * chunks * g.channels * g.out_channels
 
     def workspace(self, node: Node, device: Device) -> int:
-        assert isinstance(node.op, ConvBackwardWeight)
-        return 4 * sum(self._sizes(node.op.geometry, device_context(device)))
+        return 4 * sum(self._sizes(node, device_context(device)))
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         assert isinstance(node.op, ConvBackwardWeight)
         g = node.op.geometry
         x, dy = node.inputs
         c, k = g.channels, g.out_channels
-        chunk, tiles = self._chunk_tiles(g, context), tiles_of(g.output_shape)
-        v_size, w_size, _ = self._sizes(g, context)
+        chunk, tiles = self._chunk_tiles(node, context), tiles_of(g.output_shape)
+        v_size, w_size, _ = self._sizes(node, context)
         variant = self.variant(node, context)
         v, w = At(None), At(None, v_size)
         rows, columns = tile_grid(g.output_shape)
