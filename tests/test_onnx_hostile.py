@@ -564,6 +564,14 @@ def test_little_that_asks_for_much(name, monkeypatch):
     assert peak < 64 * len(data) + 4 * base
 
 
+def test_windows_of_nothing_but_padding_are_refused():
+    """The fuzzer's finding: a pooling of six numbers had 67 million rows."""
+    nodes = [constant("s", np.array([1, 1, 2, 3])), helper.make_node("Reshape", ["x", "s"], ["o"])]
+    pool = helper.make_node("AveragePool", ["o"], ["y"], kernel_shape=[2, 2], pads=[1, 1, 67108866, 1], count_include_pad=1)
+    found = describe(OnnxModel(read(model([*nodes, pool]).SerializeToString())), devices=())
+    assert not found.runs and "pads must be smaller than the window" in found.trouble
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(range(len(SEEDS))), st.integers(0, 2**32 - 1))
 def test_changed_files(which, seed):

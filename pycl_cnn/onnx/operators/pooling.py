@@ -23,7 +23,11 @@ from .windows import Sliding, sliding
 
 
 def _windows(call: Call, x: Any) -> Sliding:
-    return sliding(call, x.shape, call.integers("kernel_shape"), bool(call.integer("ceil_mode", 0)))
+    windows = sliding(call, x.shape, call.integers("kernel_shape"), bool(call.integer("ceil_mode", 0)))
+    # Else there are windows of nothing but padding, as many as the file likes.
+    fits = all(max(pads) < extent for pads, extent in zip(windows.pads, windows.extent, strict=True))
+    call.require(fits, "pads must be smaller than the window", pads=windows.pads, kernel_shape=windows.kernel, dilations=windows.dilation)
+    return windows
 
 
 def _counts(call: Call, windows: Sliding) -> list[np.ndarray]:
