@@ -219,6 +219,34 @@ def test_compare_with_the_reference(call, digits):
     assert status == 0 and re.search(r"^y +reference +0 +0$", out, re.MULTILINE) and "agrees" in out
 
 
+def test_outputs_that_are_no_arrays(call, tmp_path, image):
+    """A sequence has a line of its own, and no place in an array file."""
+    pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
+    nodes = [helper.make_node("SplitToSequence", ["x"], ["y"], axis=2), relu("x", "z")]
+    sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    both = save(tmp_path / "both.onnx", model(nodes, [info("x", [1, 3, 2, 4])], [sequence, info("z", None)]))
+    alone = save(tmp_path / "alone.onnx", model(nodes[:1], [info("x", [1, 3, 2, 4])], [sequence]))
+    np.save(tmp_path / "x.npy", np.ones((1, 3, 2, 4), np.float32))
+    status, out, err = call("run", both, tmp_path / "x.npy", "--device", "cpu")
+    assert status == 0 and "y: sequence of 2" in out and "z: float32 [1, 3, 2, 4]" in out, err
+    for arguments in ([both, tmp_path / "x.npy"], [alone, tmp_path / "x.npy"], [alone, image], [alone, image, image]):
+        status, out, err = call("run", *arguments, "--device", "cpu", "--out", tmp_path / "y.npz")
+        assert status == 2 and "sequence of 2" in out and "only arrays of numbers can be written; the output y is none (sequence of 2)" in err
+    for path in (both, alone):
+        status, out, err = call("compare", path, "--device", "cpu", "--runs", 1)
+        assert status == 0 and re.search(r"^y +cpu +0 +0$", out, re.MULTILINE), err
+
+
+def test_compare_takes_shapes_and_dtypes_from_files(call, tmp_path):
+    """Open sizes need no --input-shape then, and both runtimes are given what the model wants."""
+    pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
+    path = save(tmp_path / "m.onnx", model([relu()], [info("x", ["N", 3, "H", "W"])], [info("y", None)]))
+    np.save(tmp_path / "x.npy", np.linspace(-1, 1, 60).reshape(1, 3, 4, 5))
+    status, out, err = call("compare", path, tmp_path / "x.npy", "--device", "cpu", "--runs", 1)
+    assert status == 0 and "agrees: " in out, err
+    assert "give --input-shape" in call("compare", path, "--device", "cpu")[2]
+
+
 def test_compare_tells_a_difference(call, digits, monkeypatch):
     pytest.importorskip("onnxruntime", reason="compares with onnxruntime")
     from pycl_cnn.onnx import command
@@ -236,6 +264,8 @@ def test_differences():
     assert difference(a, a) == (0, 0)
     assert difference(a + np.float32([0.5, 0, 0, 0]), a) == (0.5, 0.125)
     assert difference(np.nan_to_num(a), a) == (np.inf, np.inf)
+    assert difference([a, a + np.float32(1)], [a, a]) == (1, 0.25) and difference([a], [a, a]) == difference(a, [a]) == difference(None, a) == (np.inf, np.inf)
+    assert difference([], []) == difference(None, None) == (0, 0)
     assert difference(a[:2], a) == (np.inf, np.inf) and difference(a.astype(np.float64), a) == (np.inf, np.inf)
 
 

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         print(f"on {device}")
         for item, array in zip(model.outputs, outputs, strict=True):
-            print(f"{printable(item.name)}: {array.dtype} {list(array.shape)}" + _range(array))
+            print(f"{printable(item.name)}: {_summary(array)}")
         if options.out:
             _write(options.out, model.outputs, outputs)
             print(f"written to {options.out}")
@@ -65,13 +65,14 @@ def run(options: argparse.Namespace) -> int:
         y = model(x, device=device)
         y = y[0] if isinstance(y, tuple) else y
         results.append(y)
-        if _is_classifier(y):
+        if isinstance(y, np.ndarray) and _is_classifier(y):
             _print_classes(path, y.reshape(-1), labels, options)
         else:
-            print(f"{path}: {printable(model.outputs[0].name)} {y.dtype} {list(y.shape)}{_range(y)}")
+            print(f"{path}: {printable(model.outputs[0].name)} {_summary(y)}")
     print(f"on {device}")
     if options.out:
-        _write(options.out, model.outputs[:1], [np.concatenate(results) if len(results) > 1 else results[0]])
+        together = len(results) > 1 and all(isinstance(y, np.ndarray) for y in results)
+        _write(options.out, model.outputs[:1], [np.concatenate(results) if together else results[0]])
         print(f"written to {options.out}")
     return 0
 
@@ -147,13 +148,22 @@ def _print_classes(path: str, scores: np.ndarray, labels: list[str], options: ar
         print(f"  {100 * scores[index]:5.1f} %  {names[index] if names else f'class {index}'}")
 
 
-def _range(array: np.ndarray) -> str:
-    if not array.size or array.dtype.kind not in "fiu":
-        return ""
-    return f", {array.min():g} to {array.max():g}, mean {array.mean():g}"
+def _summary(output: Any) -> str:
+    """An output in a line."""
+    if output is None:
+        return "nothing"
+    if not isinstance(output, np.ndarray):
+        return f"sequence of {len(output)}"
+    text = f"{output.dtype} {list(output.shape)}"
+    if not output.size or output.dtype.kind not in "fiu":
+        return text
+    return f"{text}, {output.min():g} to {output.max():g}, mean {output.mean():g}"
 
 
-def _write(path: str, infos: Sequence[ValueInfo], outputs: Sequence[np.ndarray]) -> None:
+def _write(path: str, infos: Sequence[ValueInfo], outputs: Sequence[Any]) -> None:
+    for item, output in zip(infos, outputs, strict=True):
+        if not isinstance(output, np.ndarray) or output.dtype.hasobject:
+            raise PyclError(f"--out: only arrays of numbers can be written; the output {printable(item.name)} is none ({_summary(output)})")
     if Path(path).suffix == ".npz":
         with replacing(path) as beside, open(beside, "wb") as file:
             arrays: dict[str, Any] = {item.name: array for item, array in zip(infos, outputs, strict=True)}
@@ -171,8 +181,11 @@ def _write(path: str, infos: Sequence[ValueInfo], outputs: Sequence[np.ndarray])
 def compare(options: argparse.Namespace) -> int:
     """Compare outputs and times with another runtime."""
     model = load(options.model)
-    shapes = concrete_shapes(model.inputs, options.input_shape)
-    inputs = read_arrays(model.inputs, options.inputs) if options.inputs else random_inputs(model.inputs, shapes, options.seed)
+    if options.inputs:
+        inputs = read_arrays(model.inputs, options.inputs)
+    else:
+        inputs = random_inputs(model.inputs, concrete_shapes(model.inputs, options.input_shape), options.seed)
+    inputs = model.arrays((inputs,))  # other runtimes do not convert them
     other = _onnxruntime(options.model, inputs) if options.against == "onnxruntime" else _ours(model, inputs, find_device("reference"))
     devices = _devices(options.device or [])
     runners = {options.against: other, **{device.label: _ours(model, inputs, device) for device in devices}}
@@ -202,8 +215,16 @@ def compare(options: argparse.Namespace) -> int:
     return 0 if worst <= options.tolerance else 1
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
-    """Largest difference, and that relative to the largest finite element; infinite for other shapes, dtypes or places of NaN."""
+def difference(found: Any, expected: Any) -> tuple[float, float]:
+    """Largest difference, and that relative to the largest finite element; infinite for other shapes, dtypes or places of NaN.
+
+    Of sequences that of their worst pair.
+    """
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        pairs = [difference(*pair) for pair in zip(found, expected, strict=True)]
+        return max((pair[0] for pair in pairs), default=0.0), max((pair[1] for pair in pairs), default=0.0)
+    if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
+        return (0.0, 0.0) if found is None and expected is None else (np.inf, np.inf)
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return np.inf, np.inf
     if not found.size or found.dtype.kind not in "fiub":

@@ -141,7 +141,7 @@ class OnnxModel(Module):
         """Apply the model to arrays, in order or as one mapping from names. Raises ShapeError, DtypeError, UnsupportedError."""
         if active_tracer() is not None:
             return super().__call__(*inputs)
-        arrays = self._arrays(inputs, layout)
+        arrays = self.arrays(inputs, layout)
         results = Runner(self, find_device(device), precision).run(arrays)
         if layout == "NHWC":
             results = tuple(np.ascontiguousarray(y.transpose(NCHW_TO_NHWC)) if y.ndim == 4 else y for y in results)
@@ -150,10 +150,10 @@ class OnnxModel(Module):
 
     def explain(self, *inputs: Any, device: Any = None) -> str:
         """What a call on such arrays runs: a table of the steps of each of its programs."""
-        programs = Runner(self, find_device(device)).programs(self._arrays(inputs, "NCHW"))
+        programs = Runner(self, find_device(device)).programs(self.arrays(inputs))
         return "\n\n".join(program.explain() for program in programs)
 
-    def _arrays(self, inputs: tuple[Any, ...], layout: str) -> dict[str, np.ndarray]:
+    def arrays(self, inputs: tuple[Any, ...], layout: str = "NCHW") -> dict[str, np.ndarray]:
         """The inputs by name, of the dtypes and shapes that the model wants."""
         if layout not in ("NCHW", "NHWC"):
             raise ShapeError("layout", 'must be "NCHW" or "NHWC"', layout=layout)

@@ -72,8 +72,10 @@ def max_pool(call: Call, x: np.ndarray) -> tuple[np.ndarray, ...]:
     numbers = windows.windows(windows.padded(plane[None, None], -1))
     flat = view.reshape(*y.shape, -1)
     inside = numbers.reshape(1, 1, *windows.out, -1) >= 0
-    best = np.where(inside, flat, least).argmax(-1)
-    taken = np.take_along_axis(np.broadcast_to(numbers.reshape(1, 1, *windows.out, -1), flat.shape), best[..., None], -1)[..., 0]
+    best = np.where(inside, flat, least).argmax(-1)[..., None]
+    found = np.take_along_axis(np.broadcast_to(inside, flat.shape), best, -1)
+    best = np.where(found, best, inside.argmax(-1)[..., None])  # of elements as small as the padding the first inside
+    taken = np.take_along_axis(np.broadcast_to(numbers.reshape(1, 1, *windows.out, -1), flat.shape), best, -1)[..., 0]
     planes = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * rank) * math.prod(windows.size)
     return y, (taken + planes).astype(np.int64)
 

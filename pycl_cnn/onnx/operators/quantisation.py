@@ -52,6 +52,8 @@ def converted(x: np.ndarray, dtype: np.dtype, saturate: bool = True) -> np.ndarr
     """Elements in another type as ONNX's Cast has it: floats to integers lose their fraction, float8 saturate if asked."""
     if dtype.kind == "b":
         return x != 0
+    if dtype.hasobject:
+        return _texts(x)
     if is_float8(dtype):
         return _to_float8(x, dtype, saturate)
     if dtype.name.startswith("float4"):
@@ -67,6 +69,21 @@ def converted(x: np.ndarray, dtype: np.dtype, saturate: bool = True) -> np.ndarr
     if x.dtype.kind not in "iubf" and dtype.kind == "f":
         return x.astype(np.float32).astype(dtype)
     return x.astype(dtype)
+
+
+def _texts(x: np.ndarray) -> np.ndarray:
+    """Numbers as texts: eight digits of floats, as onnxruntime writes them."""
+    if x.dtype.hasobject:
+        return x
+    whole = is_integer(x.dtype) or x.dtype.kind == "b"
+    numbers = x.astype(np.int64) if whole and x.dtype != np.uint64 else x if whole else x.astype(np.float64)
+    texts = [str(number) if whole else _FLOATS.get(text := f"{number:.8g}", text) for number in numbers.reshape(-1).tolist()]
+    result = np.empty(len(texts), object)
+    result[:] = texts
+    return result.reshape(x.shape)
+
+
+_FLOATS = {"inf": "INF", "-inf": "-INF", "nan": "NaN"}
 
 
 def _to_float8(x: np.ndarray, dtype: np.dtype, saturate: bool) -> np.ndarray:

@@ -42,6 +42,7 @@ def _largest(dtype: np.dtype) -> Any:
 
 
 def _log_sum_exp(x: np.ndarray, **where: Any) -> np.ndarray:
+    x = x if x.dtype.kind == "f" else x.astype(np.float64)
     top = x.max(axis=where["axis"], keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)
     total = np.log(np.exp(x - top).sum(**where))
@@ -97,7 +98,8 @@ def lower_reduced(call: Call, x: Symbol, axes: Any = None) -> Any:
 
 
 def _lower_log_sum_exp(x: Symbol, axes: tuple[int, ...], keep: bool) -> Symbol:
-    top = emit(Reduce("max", axes, True), x.value)
+    most = float(np.finfo(np.float32).max)
+    top = unary(emit(Reduce("max", axes, True), x.value), "clip", -most, most)  # inf - inf would be NaN
     total = unary(emit(Reduce("sum", axes, True), unary(binary("sub", x, top), "exp").value), "log")
     y = binary("add", total, top)
     return y if keep else reshaped(y, [n for axis, n in enumerate(x.shape) if axis not in axes])

@@ -29,9 +29,25 @@ class Axis:
     axis: int
     size: int
     out: int
-    scale: float  # outputs per input
+    inputs: float  # so many are as long
+    outputs: float  # as so many: their ratio may be no float, a place computed from both is rounded once
+    sized: bool  # whether sizes were given, and not scales
     first: float = 0.0  # region of interest, in parts of the axis
     last: float = 1.0
+
+    @property
+    def scale(self) -> float:
+        """Outputs per input."""
+        return self.outputs / self.inputs
+
+    @property
+    def stretched(self) -> float:
+        """The input's length, measured in outputs."""
+        return self.size * self.outputs / self.inputs
+
+    def back(self, place: float) -> float:
+        """A place in the output as one in the input."""
+        return place * self.inputs / self.outputs
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,7 @@ class Rules:
     exclude_outside: bool
     antialias: bool
     extrapolation: float
+    old: bool  # before opset 11 "nearest" had no modes
 
 
 def _rules(call: Call) -> Rules:
@@ -59,6 +76,7 @@ def _rules(call: Call) -> Rules:
         bool(call.integer("exclude_outside", 0)),
         bool(call.integer("antialias", 0)),
         call.number("extrapolation_value", 0.0),
+        call.op == "Resize" and call.opset < 11,
     )
     call.require(mode in ("nearest", "linear", "cubic"), "mode must be nearest, linear or cubic", mode=mode)
     call.require(rules.coordinates in _COORDINATES, f"coordinate_transformation_mode must be one of {sorted(_COORDINATES)}", coordinate_transformation_mode=rules.coordinates)
@@ -68,12 +86,12 @@ def _rules(call: Call) -> Rules:
 
 #: The place in the input of output i.
 _COORDINATES: dict[str, Callable[[Axis, int], float]] = {
-    "half_pixel": lambda a, i: (i + 0.5) / a.scale - 0.5,
-    "asymmetric": lambda a, i: i / a.scale,
-    "pytorch_half_pixel": lambda a, i: (i + 0.5) / a.scale - 0.5 if a.out > 1 else 0.0,
-    "align_corners": lambda a, i: i * (a.size - 1) / (a.size * a.scale - 1) if a.out > 1 else 0.0,
-    "half_pixel_symmetric": lambda a, i: (i + 0.5) / a.scale - 0.5 + a.size / 2 * (1 - a.out / (a.size * a.scale)),
-    "tf_half_pixel_for_nn": lambda a, i: (i + 0.5) / a.scale,
+    "half_pixel": lambda a, i: a.back(i + 0.5) - 0.5,
+    "asymmetric": lambda a, i: a.back(i),
+    "pytorch_half_pixel": lambda a, i: a.back(i + 0.5) - 0.5 if a.out > 1 else 0.0,
+    "align_corners": lambda a, i: i * (a.size - 1) / (a.stretched - 1) if a.out > 1 else 0.0,
+    "half_pixel_symmetric": lambda a, i: a.back(i + 0.5) - 0.5 + a.size / 2 * (1 - a.out / a.stretched),
+    "tf_half_pixel_for_nn": lambda a, i: a.back(i + 0.5),
     "tf_crop_and_resize": lambda a, i: (
         a.first * (a.size - 1) + i * (a.last - a.first) * (a.size - 1) / (a.out - 1) if a.out > 1 else 0.5 * (a.first + a.last) * (a.size - 1)
     ),
@@ -97,7 +115,8 @@ def cubic(a: float, x: float) -> float:
 def _taps(rules: Rules, axis: Axis, place: float) -> Row:
     """(source, weight) pairs, sources perhaps outside."""
     if rules.mode == "nearest":
-        return [(_NEAREST[rules.nearest](place), 1.0)]
+        place = place if axis.sized else float(np.float32(place))  # no nearer to a whole number than the scale itself is
+        return [(_NEAREST["ceil" if rules.old and axis.scale < 1 else rules.nearest](place), 1.0)]
     stretch = min(axis.scale, 1.0) if rules.antialias else 1.0  # the filter grows when the image shrinks
     reach = (1 if rules.mode == "linear" else 2) / stretch
     low = math.floor(place)
@@ -147,17 +166,19 @@ def _axes(call: Call, x: Any, roi: Any, scales: Any, sizes: Any) -> list[Axis]:
     call.require(min(factors or lengths) > 0 and all(x.shape[axis] > 0 for axis in chosen), "sizes and scales must be positive", scales=factors, sizes=lengths, input=x.shape)
     bounds = _regions(call, roi, rank, chosen)
     if lengths:
-        factors = tuple(length / x.shape[axis] for length, axis in zip(lengths, chosen, strict=True))
+        ratios = [(float(x.shape[axis]), float(length)) for length, axis in zip(lengths, chosen, strict=True)]
         policy = call.text("keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":
-            factor = min(factors) if policy == "not_larger" else max(factors)
-            factors = (factor,) * len(factors)
-            lengths = tuple(math.floor(factor * x.shape[axis] + 0.5) for axis in chosen)
-    outs = lengths or tuple(
-        math.floor(x.shape[axis] * ((bounds[axis][1] - bounds[axis][0]) if bounds else 1) * factor) for axis, factor in zip(chosen, factors, strict=True)
+            best = (min if policy == "not_larger" else max)(ratios, key=lambda ratio: ratio[1] / ratio[0])
+            ratios = [best] * len(ratios)
+            lengths = tuple(math.floor(best[1] * x.shape[axis] / best[0] + 0.5) for axis in chosen)
+    else:
+        ratios = [(1.0, factor) for factor in factors]
+    outs = lengths or tuple(  # in float32 like the scales, in which 30 * 1.9 is 57
+        math.floor(np.float32(x.shape[axis] * ((bounds[axis][1] - bounds[axis][0]) if bounds else 1) * factor)) for axis, factor in zip(chosen, factors, strict=True)
     )
     call.bounded([*outs, *(n for axis, n in enumerate(x.shape) if axis not in chosen)], 4, MOST_COMPUTED)
-    axes = [Axis(axis, x.shape[axis], out, factor, *(bounds[axis] if bounds else (0.0, 1.0))) for axis, out, factor in zip(chosen, outs, factors, strict=True)]
+    axes = [Axis(axis, x.shape[axis], out, *ratio, bool(lengths), *(bounds[axis] if bounds else (0.0, 1.0))) for axis, out, ratio in zip(chosen, outs, ratios, strict=True)]
     return [axis for axis in axes if axis.scale != 1 or axis.out != axis.size or bounds]
 
 

@@ -225,7 +225,15 @@ def _ranges(call: Call, x: Any, starts: Any, ends: Any, axes: Any, steps: Any) -
     call.require(len(first) == len(last) == len(chosen) == len(strides) and 0 not in strides, "starts, ends, axes and steps must fit", starts=first, ends=last, axes=chosen, steps=strides)
     places = [call.axis(axis, rank) for axis in chosen]
     call.require(len(set(places)) == len(places), "the axes must differ", axes=chosen)
-    return [(axis, range(x.shape[axis])[a:b:s]) for axis, a, b, s in zip(places, first, last, strides, strict=True)]
+    return [(axis, _positions(x.shape[axis], a, b, s)) for axis, a, b, s in zip(places, first, last, strides, strict=True)]
+
+
+def _positions(n: int, start: int, end: int, step: int) -> range:
+    """What a slice takes of n elements."""
+    if step > 0:
+        return range(n)[start:end:step]
+    start, end = (place + n if place < 0 else place for place in (start, end))
+    return range(min(max(start, 0), n - 1), min(max(end, -1), n - 1), step)  # a start before the first is the first, other than in Python
 
 
 @evaluated("Slice", values=(1, 2, 3, 4))
@@ -317,28 +325,40 @@ def _fill(call: Call, x: Any, value: Any) -> Any:
     return 0 if value is None else call.scalar(value, "constant_value")
 
 
-def _source(n: int, before: int, after: int, mode: str) -> np.ndarray:
+def _cropped(n: int, before: int, after: int) -> tuple[int, int, int, int]:
+    """What an axis of n keeps (start, stop) and is padded with then (before, after); what is cropped beyond its end is taken from the padding."""
+    start = min(max(-before, 0), n)
+    stop = max(n - max(-after, 0), start)
+    padding = n + before + after - (stop - start)
+    before = min(max(before, 0), padding)
+    return start, stop, before, padding - before
+
+
+def _source(call: Call, n: int, amounts: tuple[int, int], mode: str) -> np.ndarray:
     """For every position of a padded axis the element of the input that stands there."""
+    start, stop, before, after = _cropped(n, *amounts)
+    n = stop - start
+    call.require(n > 0 or before + after == 0, "there is nothing to repeat", pads=amounts)
     where = np.arange(-before, n + after)
     if mode == "wrap":
-        return where % n
+        return start + where % n
     if mode == "edge" or n == 1:
-        return where.clip(0, n - 1)
+        return start + where.clip(0, n - 1)
     period = 2 * (n - 1)
-    return n - 1 - np.abs(where % period - (n - 1))
+    return start + n - 1 - np.abs(where % period - (n - 1))
 
 
 @evaluated("Pad", values=(1, 2, 3))
 def pad(call: Call, x: np.ndarray, pads: Any = None, value: Any = None, axes: Any = None) -> np.ndarray:
     amounts, mode = _amounts(call, x, pads, axes), call.text("mode", "constant")
     if mode == "constant":
-        x = x[tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape, amounts, strict=True))]
-        return np.pad(x, [(max(a, 0), max(b, 0)) for a, b in amounts], constant_values=np.asarray(_fill(call, x, value)).astype(x.dtype))
+        parts = [_cropped(n, *pair) for n, pair in zip(x.shape, amounts, strict=True)]
+        x = x[tuple(slice(start, stop) for start, stop, _, _ in parts)]
+        return np.pad(x, [(before, after) for _, _, before, after in parts], constant_values=np.asarray(_fill(call, x, value)).astype(x.dtype))
     call.require(mode in ("reflect", "edge", "wrap"), "mode must be constant, reflect, edge or wrap", mode=mode)
-    for axis, (before, after) in enumerate(amounts):
-        if before or after:
-            call.require(x.shape[axis] > 0, "there is nothing to repeat", input=x.shape)
-            x = np.take(x, _source(x.shape[axis], before, after, mode), axis)
+    for axis, pair in enumerate(amounts):
+        if pair != (0, 0):
+            x = np.take(x, _source(call, x.shape[axis], pair, mode), axis)
     return x
 
 
@@ -384,13 +404,15 @@ def lower_pad(call: Call, x: Symbol, pads: Any = None, value: Any = None, axes: 
     if mode == "constant":
         if x.dtype.kind != "f" and isinstance(_fill(call, x, value), int) and abs(_fill(call, x, value)) > 1 << 53:
             return NotImplemented
-        starts = tuple(max(-a, 0) for a, _ in amounts)
-        stops = tuple(n - max(-b, 0) for n, (_, b) in zip(x.shape, amounts, strict=True))
+        starts, stops, before, after = zip(*(_cropped(n, *pair) for n, pair in zip(x.shape, amounts, strict=True)), strict=True) if amounts else ((),) * 4
+        if any(start == stop < n for start, stop, n in zip(starts, stops, x.shape, strict=True)):
+            return NotImplemented
         y = x if starts == (0,) * x.ndim and stops == x.shape else emit(Slice(starts, stops, (1,) * x.ndim), x.value)
-        return emit(Pad(tuple(max(a, 0) for a, _ in amounts), tuple(max(b, 0) for _, b in amounts), (0,) * x.ndim, float(_fill(call, x, value))), y.value)
-    for axis, (before, after) in enumerate(amounts):
-        if before or after:
-            wider = gathered(x, axis, _source(x.shape[axis], before, after, mode)) if x.shape[axis] else None
+        return emit(Pad(before, after, (0,) * x.ndim, float(_fill(call, x, value))), y.value)
+    for axis, pair in enumerate(amounts):
+        if pair != (0, 0):
+            where = _source(call, x.shape[axis], pair, mode)
+            wider = gathered(x, axis, where) if len(where) else None
             if wider is None:
                 return NotImplemented
             x = wider
