@@ -572,6 +572,67 @@ def test_windows_of_nothing_but_padding_are_refused():
     assert not found.runs and "pads must be smaller than the window" in found.trouble
 
 
+def loop(steps):
+    """A Loop whose body has no nodes."""
+    infos = [info("i", [], TensorProto.INT64), info("c", [], TensorProto.BOOL), info("v", [1])]
+    body = helper.make_graph([], "body", infos, infos[1:])
+    return [constant("t", np.bool_(True)), helper.make_node("Loop", [steps, "t", "x"], ["y"], body=body)]
+
+
+def scan(inputs, **attributes):
+    """A Scan whose body has no nodes."""
+    infos = [info("r", [0])]
+    return [helper.make_node("Scan", inputs, ["y"], body=helper.make_graph([], "body", infos, infos), num_scan_inputs=1, **attributes)]
+
+
+def pool(op, **attributes):
+    return [helper.make_node(op, ["x"], ["y"], **attributes)]
+
+
+LONG = [info("x", [1 << 40, 0])]
+NUMBER, IMAGE = [info("x", [1])], [info("x", [1, 1, 1, 1])]
+LINE, WHOLE, SIGNAL = [info("x", [1, 1, 1])], [info("x", [1, 1, 1], TensorProto.INT32)], [info("x", [140])]
+WIDE_WINDOWS = {"kernel_shape": [60_000], "dilations": [2], "pads": [119_998] * 2}
+SLOW = {
+    "a loop without nodes": (loop(""), NUMBER, "unrolled"),
+    "a long loop without nodes": ([constant("n", np.int64(1 << 60)), *loop("n")], NUMBER, "unrolled"),
+    "a scan without nodes": (scan(["x"]), LONG, "unrolled"),
+    "scans of a batch without nodes": (scan(["", "x"]), LONG, "unrolled"),
+    "a sum of many letters": ([helper.make_node("Einsum", ["x"] * 5, ["y"], equation="a,b,c,d,e->")], SIGNAL, "the sum would be absurdly large"),
+    "a sum of four letters": ([helper.make_node("Einsum", ["x"] * 4, ["y"], equation="a,b,c,d->")], SIGNAL, "the sum would be absurdly large"),
+    "a sum over an ellipsis": ([helper.make_node("Einsum", ["x", "x", "x", "x"], ["y"], equation="...,b,c,d->...")], SIGNAL, "the sum would be absurdly large"),
+    "a product with an ellipsis": ([helper.make_node("Einsum", ["x", "x"], ["y"], equation="a...,b...->ab...")], [info("x", [1 << 10, 1 << 8])], "the result would be absurdly large"),
+    "Resize": ([constant("s", np.array([1, 1, 1, 1 << 30])), helper.make_node("Resize", ["x", "", "", "s"], ["y"])], IMAGE, "the table of its weights would be absurdly large"),
+    "Resize with a wide filter": (
+        [constant("r", np.array([0, 0, 0, 0, 1, 1, 1, 1e30], np.float32)), constant("s", np.array([1, 1, 1, 1e-30], np.float32)),
+         helper.make_node("Resize", ["x", "r", "s"], ["y"], mode="linear", antialias=1, coordinate_transformation_mode="tf_crop_and_resize")],
+        IMAGE, "the table of its weights would be absurdly large"),
+    "AveragePool, whole numbers": (pool("AveragePool", **WIDE_WINDOWS), WHOLE, "all windows together would be absurdly large"),
+    "AveragePool of many windows": (pool("AveragePool", kernel_shape=[2], dilations=[1 << 30], pads=[1 << 30] * 2), LINE, "the table of its windows would be absurdly large"),
+    "LpPool of many windows": (pool("LpPool", kernel_shape=[2], dilations=[1 << 30], pads=[1 << 30] * 2), LINE, "the table of its windows would be absurdly large"),
+    "MaxPool of many windows": (pool("MaxPool", kernel_shape=[2], dilations=[1 << 30], pads=[1 << 30] * 2), LINE, "the table of its windows would be absurdly large"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_little_that_takes_long(name, monkeypatch):
+    """What runs while a model is planned is refused by its sizes, before it begins."""
+    nodes, inputs, trouble = SLOW[name]
+    monkeypatch.setattr(importer.Budget.__init__, "__defaults__", (10_000,))  # steps
+    opset = 8 if "batch" in name else 18
+    start = time.perf_counter()
+    found = describe(OnnxModel(read(model(nodes, inputs, [info("y", None)], opset_imports=[helper.make_opsetid("", opset)]))), devices=())
+    assert time.perf_counter() - start < 10
+    assert not found.runs and trouble in found.trouble and nodes[-1].op_type in found.trouble, found.trouble
+
+
+def test_scanned_initializers_without_elements(monkeypatch):
+    monkeypatch.setattr(importer.Budget.__init__, "__defaults__", (10_000,))  # steps
+    long = TensorProto(name="w", dims=[1 << 40, 0], data_type=TensorProto.FLOAT, raw_data=b"")
+    found = describe(OnnxModel(read(model(scan(["w"]), ["x"], [info("y", None)], [long]))), devices=())
+    assert not found.runs and "Scan" in found.trouble and "unrolled" in found.trouble
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(range(len(SEEDS))), st.integers(0, 2**32 - 1))
 def test_changed_files(which, seed):

@@ -23,7 +23,7 @@ from .node import Call, NeedsValue, Tensor
 from .operators.table import Operator, operators
 from .reader import FunctionFile, GraphFile, ModelFile, NodeFile, Reference
 
-#: Nodes that unrolled loops may add up to.
+#: Nodes and iterations that unrolled loops may add up to.
 MOST_STEPS = 100_000
 
 #: Bytes that the values folded while a plan is made may take together: so many times the file's size, and this.
@@ -104,9 +104,7 @@ class Importer:
 
     def step(self, node: NodeFile, scope: Scope) -> None:
         """Append one node. Raises NeedsValue, SplitsModel, UnsupportedError, ShapeError, DtypeError."""
-        self.budget.steps -= 1
-        if self.budget.steps < 0:
-            raise UnsupportedError(f"{node.label}: unrolled, the model has more than {MOST_STEPS:,} nodes")
+        self.spend(node)
         inputs: list[Any] = [scope.get(name) if name else None for name in node.inputs]
         while inputs and inputs[-1] is None:
             inputs.pop()
@@ -119,6 +117,12 @@ class Importer:
         for name, result in zip(node.outputs, results, strict=False):
             if name:
                 scope.tensors[name] = result
+
+    def spend(self, node: NodeFile) -> None:
+        """Count one node, or one iteration of a loop: its body may have no nodes."""
+        self.budget.steps -= 1
+        if self.budget.steps < 0:
+            raise UnsupportedError(f"{node.label}: unrolled, the model has more than {MOST_STEPS:,} nodes and iterations")
 
     def _results(self, node: NodeFile, inputs: list[Any], scope: Scope) -> tuple[Any, ...]:
         with errors_of(node, inputs):
@@ -260,6 +264,7 @@ def _loop(importer: Importer, call: Call, inputs: list[Any], scope: Scope) -> tu
     rows: list[list[Any]] = [[] for _ in range(len(body.outputs) - 1 - len(carried))]
     number = 0
     while going and (trips is None or number < trips):
+        importer.spend(call.node)
         values = (np.array(number, np.int64), np.array(True), *carried)
         condition, *results = importer.graph(body, dict(zip(names, values, strict=True)), scope)
         carried, scanned = results[: len(carried)], results[len(carried) :]
@@ -322,6 +327,7 @@ def _scanned(
     results = len(body.outputs) - len(carried)
     rows: list[list[Any]] = [[] for _ in range(results)]
     for step in range(length):
+        importer.spend(call.node)
         items = [_taken(x, axis, length - 1 - step if reverse else step) for x, axis, reverse in zip(scanned, axes, backward, strict=True)]
         outputs = importer.graph(body, dict(zip(names, [*carried, *items], strict=True)), scope)
         carried = list(outputs[: len(carried)])
@@ -342,6 +348,7 @@ def _scan_batch(importer: Importer, call: Call, inputs: list[Any], scope: Scope,
     directions = call.integers("directions", (0,) * count)
     results = []
     for index in range(rest[0].shape[0]):
+        importer.spend(call.node)
         own = [_taken(x, 0, index) for x in rest]
         split = len(own) - count
         results.append(_scanned(importer, call, body, own[:split], own[split:], (0,) * count, directions, scope))

@@ -56,7 +56,7 @@ class OnnxModel(Module):
                 )
         self.file = file
         graph, constants = unpacked(file.graph, file.opsets.get("", 1))
-        self._tensors, self._constants = weights(graph, constants)
+        self._tensors, self._constants = weights(graph, constants, file.functions)
         self.nodes: tuple[NodeFile, ...] = needed(graph)
         self.inputs: tuple[ValueInfo, ...] = graph.inputs
         self.outputs: tuple[ValueInfo, ...] = graph.outputs

@@ -118,11 +118,11 @@ class Call:
         self.require(len(set(found)) == len(found), "the axes must differ", axes=tuple(axes))
         return found
 
-    def bounded(self, shape: Sequence[int], itemsize: int = 8, most: int = MOST_FOLDED) -> tuple[int, ...]:
+    def bounded(self, shape: Sequence[int], itemsize: int = 8, most: int = MOST_FOLDED, what: str = "the result") -> tuple[int, ...]:
         """`shape`, which must be one of at most so many bytes. Raises ShapeError."""
         shape = tuple(int(n) for n in shape)
         self.require(min(shape, default=0) >= 0, "sizes must not be negative", shape=shape)
-        self.require(math.prod(shape) * itemsize <= min(most, self.most), "the result would be absurdly large", shape=shape)
+        self.require(math.prod(shape) * itemsize <= min(most, self.most), f"{what} would be absurdly large", shape=shape)
         return shape
 
 

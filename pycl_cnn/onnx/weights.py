@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..ops.base import FLOAT
 from .importer import errors_of, evaluate
 from .node import Call
 from .operators.table import operators
-from .reader import GraphFile, NodeFile
+from .reader import FunctionFile, GraphFile, NodeFile
 
 #: Operators that turn stored numbers into the weights that are meant: they are done when the model is loaded.
 _STORAGE = ("Cast", "DequantizeLinear", "Identity")
@@ -70,15 +70,33 @@ def _all_nodes(nodes: Iterable[NodeFile]) -> Iterable[NodeFile]:
             yield from _all_nodes(graph.nodes)
 
 
-def plan_values(graph: GraphFile) -> set[str]:
-    """Names of initializers whose elements decide about shapes, directly or through arithmetic."""
-    table, producers = operators(), {name: node for node in graph.nodes for name in node.outputs}
-    direct, through, stack = set[str](), set[str](), []
-    for node in _all_nodes(graph.nodes):
-        operator = table.get(node.op) if node.domain == "" else None
-        places = (0, 1) if node.op == "Loop" else (0,) if node.op == "If" else operator.values if operator else ()
-        direct |= {node.inputs[place] for place in places if place < len(node.inputs)}
-    stack = list(direct)
+Functions = Mapping[tuple[str, str, str], FunctionFile]
+Places = tuple[Iterable[int], Iterable[int]]
+
+
+def _places(node: NodeFile, functions: Functions, known: dict[int, Places]) -> Places:
+    """Places of the inputs whose elements decide about shapes: directly, and through arithmetic in a function. `known` is kept."""
+    function = functions.get((node.domain, node.op, node.overload))
+    if node.domain == "" and node.op in ("Loop", "If"):
+        return (0, 1) if node.op == "Loop" else (0,), ()
+    if function is None:
+        operator = operators().get(node.op) if node.domain == "" else None
+        return operator.values if operator else (), ()
+    if id(function) not in known:
+        names = _reached(function.nodes, functions, known)
+        direct, through = ([place for place, name in enumerate(function.inputs) if name in found] for found in names)
+        known[id(function)] = direct, through
+    return known[id(function)]
+
+
+def _reached(nodes: Sequence[NodeFile], functions: Functions, known: dict[int, Places]) -> tuple[set[str], set[str]]:
+    """Names whose elements decide about shapes, directly and through arithmetic."""
+    producers = {name: node for node in nodes for name in node.outputs}
+    direct, through = set[str](), set[str]()
+    for node in _all_nodes(nodes):
+        for names, places in zip((direct, through), _places(node, functions, known), strict=True):
+            names |= {node.inputs[place] for place in places if place < len(node.inputs)}
+    stack = [*direct, *through]
     while stack:
         producer = producers.get(stack.pop())
         if producer is None or (producer.domain == "" and producer.op in ("Shape", "Size")):
@@ -86,16 +104,22 @@ def plan_values(graph: GraphFile) -> set[str]:
         fresh = {name for name in producer.inputs if name} - through
         through |= fresh
         stack += fresh
+    return direct, through
+
+
+def plan_values(graph: GraphFile, functions: Functions) -> set[str]:
+    """Names of initializers whose elements decide about shapes, directly or through arithmetic."""
+    direct, through = _reached(graph.nodes, functions, {})
     small = {name for name in through if name in graph.initializers and graph.initializers[name].ndim <= 1}
     return (direct & set(graph.initializers)) | small
 
 
-def weights(graph: GraphFile, constants: set[str]) -> tuple[dict[str, Parameter], dict[str, np.ndarray]]:
+def weights(graph: GraphFile, constants: set[str], functions: Functions) -> tuple[dict[str, Parameter], dict[str, np.ndarray]]:
     """(parameters and buffers, constants) among the initializers that are read.
 
     Weights are the float32 ones that are no single numbers and that no shape depends on. Running statistics are buffers.
     """
-    values, read = plan_values(graph) | constants, names_read(graph.nodes) | {info.name for info in graph.outputs}
+    values, read = plan_values(graph, functions) | constants, names_read(graph.nodes) | {info.name for info in graph.outputs}
     statistics = {name for node in graph.nodes if node.op == "BatchNormalization" and node.domain == "" for name in node.inputs[3:5]}
     tensors: dict[str, Parameter] = {}
     fixed: dict[str, np.ndarray] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from .windows import given_pads, positive, sliding
 
 #: Batched matrix products of up to so many matrices become products of the graph, one each.
 MOST_PRODUCTS = 64
+
+#: Products that an Einsum may add up. Of more than two operands NumPy multiplies them one by one, 64 times as slowly.
+MOST_SUMMED, SLOWLY = 1 << 34, 64
 
 
 def _kernel(call: Call, weight: Any) -> tuple[int, ...]:
@@ -228,6 +232,21 @@ def _stack(x: Symbol) -> list[Symbol]:
     return [reshaped(sliced(flat, 0, i, i + 1), x.shape[-2:]) for i in range(flat.shape[0])]
 
 
+def _einsum_sizes(call: Call, terms: list[str], arrays: Sequence[np.ndarray]) -> tuple[dict[str, int], tuple[int, ...]]:
+    """The sizes that letters stand for, and those of the axes that "..." stands for."""
+    sizes: dict[str, int] = {}
+    rest: tuple[int, ...] = ()
+    for term, array in zip(terms, arrays, strict=True):
+        head, dots, tail = term.partition("...")
+        behind = array.ndim - len(tail)
+        call.require(len(head) <= behind if dots else len(head) == array.ndim, "a term must have one letter for each axis", term=term, input=array.shape)
+        for letter, n in (*zip(head, array.shape, strict=False), *zip(tail, array.shape[behind:], strict=True)):
+            sizes[letter] = n if sizes.get(letter, 1) == 1 else sizes[letter]  # NumPy repeats axes of one element
+        if dots:
+            rest = np.broadcast_shapes(rest, array.shape[len(head) : behind])
+    return sizes, rest
+
+
 @evaluated("Einsum")
 def einsum(call: Call, *arrays: np.ndarray) -> np.ndarray:
     equation = call.text("equation", "").replace(" ", "")
@@ -237,8 +256,10 @@ def einsum(call: Call, *arrays: np.ndarray) -> np.ndarray:
     if not arrow:  # letters that occur once, in order, behind the axes that "..." stands for
         letters = [c for c in inputs if c.isalpha()]
         output = ("..." if "..." in inputs else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    sizes = {letter: n for term, array in zip(terms, arrays, strict=True) if "." not in term for letter, n in zip(term, array.shape, strict=False)}
-    call.bounded([sizes.get(letter, 1) for letter in output])
+    sizes, rest = _einsum_sizes(call, terms, arrays)
+    call.bounded([*(sizes.get(letter, 1) for letter in output), *(rest if "..." in output else ())])
+    products = math.prod(sizes.values()) * math.prod(rest)
+    call.require(products * (SLOWLY if len(terms) > 2 else 1) <= MOST_SUMMED, "the sum would be absurdly large", equation=equation, products=products)
     try:
         return np.asarray(np.einsum(f"{inputs}->{output}", *map(wide, arrays), optimize=False)).astype(arrays[0].dtype)
     except ValueError as error:

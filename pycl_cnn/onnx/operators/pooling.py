@@ -15,7 +15,7 @@ from ...ops.movement import Transpose
 from ...ops.reduce import Reduce
 from ...ops.resample import Resample
 from ...trace import Symbol, active_tracer, emit
-from ..node import Call
+from ..node import MOST_COMPUTED, Call
 from .pointwise import unary, wide
 from .shapes import reshaped
 from .table import evaluated, lowered
@@ -35,15 +35,23 @@ def _counts(call: Call, windows: Sliding) -> list[np.ndarray]:
     padding = bool(call.integer("count_include_pad", 0))
     counts = []
     for n, k, s, d, (before, after), out in zip(windows.size, windows.kernel, windows.stride, windows.dilation, windows.pads, windows.out, strict=True):
-        places = np.arange(out)[:, None] * s - before + np.arange(k) * d
+        call.bounded((out,), 32, what="the table of its windows")
+        first = np.arange(out) * s - before
         low, high = (-before, n + after) if padding else (0, n)
-        counts.append(((places >= low) & (places < high)).sum(1))
+        within = [np.clip(-((first - end) // d), 0, k) for end in (low, high)]  # elements of every window that lie before `end`
+        counts.append(within[1] - within[0])
     return counts
+
+
+def _viewed(call: Call, x: np.ndarray, windows: Sliding, itemsize: int) -> None:
+    """Refuse windows that together have too many elements for NumPy to go through, or to keep at `itemsize` bytes."""
+    call.bounded((*x.shape[:2], *windows.out, *windows.kernel), itemsize, MOST_COMPUTED, "all windows together")
 
 
 @evaluated("AveragePool")
 def average_pool(call: Call, x: np.ndarray) -> np.ndarray:
     windows = _windows(call, x)
+    _viewed(call, x, windows, 4)
     rank = len(windows.kernel)
     total = windows.windows(windows.padded(wide(x), 0)).sum(tuple(range(2 + rank, 2 + 2 * rank)))
     counts = math.prod(np.ix_(*_counts(call, windows)))
@@ -53,6 +61,7 @@ def average_pool(call: Call, x: np.ndarray) -> np.ndarray:
 @evaluated("LpPool")
 def lp_pool(call: Call, x: np.ndarray) -> np.ndarray:
     windows, p = _windows(call, x), call.integer("p", 2)
+    _viewed(call, x, windows, 8)
     rank = len(windows.kernel)
     powers = np.abs(windows.windows(windows.padded(wide(x), 0))) ** p
     return (powers.sum(tuple(range(2 + rank, 2 + 2 * rank))) ** (1 / p)).astype(x.dtype)
@@ -61,6 +70,7 @@ def lp_pool(call: Call, x: np.ndarray) -> np.ndarray:
 @evaluated("MaxPool")
 def max_pool(call: Call, x: np.ndarray) -> tuple[np.ndarray, ...]:
     windows = _windows(call, x)
+    _viewed(call, x, windows, 8 if call.wants(1) else 4)
     rank = len(windows.kernel)
     least = -np.inf if x.dtype.kind not in "iu" else np.iinfo(x.dtype).min
     view = windows.windows(windows.padded(x, least))
@@ -116,9 +126,18 @@ def _axes(windows: Sliding) -> list[tuple[int, int, int, int, int, tuple[int, in
     return axes if len(axes) == 2 else [(1, 1, 1, 1, 1, (0, 0), -1), *axes]
 
 
+def _planned(call: Call, x: Symbol) -> Sliding:
+    """The windows of a kernel, whose plan has a table of what every window takes: about 100 bytes for each element."""
+    windows = _windows(call, x)
+    for n, k, d, out in zip(windows.size, windows.kernel, windows.dilation, windows.out, strict=True):
+        taps = 1 if call.op == "MaxPool" else min(k, -(-n // d))  # of a maximum the ends of the window are kept
+        call.bounded((out, 1 + taps), 100, what="the table of its windows")
+    return windows
+
+
 @lowered("MaxPool")
 def lower_max_pool(call: Call, x: Symbol) -> Any:
-    windows = _windows(call, x)
+    windows = _planned(call, x)
     rank = len(windows.kernel)
     axes = [PoolAxis(n, out, k, s, before, d) for n, k, s, d, out, (before, _), _ in _axes(windows)]
     if rank > 2 or call.wants(1) or 0 in x.shape or any(first >= end or first < 0 for axis in axes for first, end in axis.windows):
@@ -136,16 +155,16 @@ def _window_rows(windows: Sliding, weight: Any) -> list[AxisRule]:
     for n, k, s, d, out, (before, _), axis in _axes(windows):
         rows = []
         for i in range(out):
-            places = [i * s - before + j * d for j in range(k)]
-            factor = weight(axis, i)
-            rows.append(tuple((place, factor) for place in places if 0 <= place < n))
+            start, factor = i * s - before, weight(axis, i)
+            inside = range(start + max(0, -(start // d)) * d, min(start + k * d, n), d)  # of a long window little may be inside
+            rows.append(tuple((place, factor) for place in inside))
         rules.append(AxisRule.of_rows(n, rows))
     return rules
 
 
 @lowered("AveragePool")
 def lower_average_pool(call: Call, x: Symbol) -> Any:
-    windows = _windows(call, x)
+    windows = _planned(call, x)
     if len(windows.kernel) > 2 or 0 in x.shape:
         return NotImplemented
     padding = bool(call.integer("count_include_pad", 0))
@@ -160,7 +179,7 @@ def lower_average_pool(call: Call, x: Symbol) -> Any:
 
 @lowered("LpPool")
 def lower_lp_pool(call: Call, x: Symbol) -> Any:
-    windows, p = _windows(call, x), call.integer("p", 2)
+    windows, p = _planned(call, x), call.integer("p", 2)
     if len(windows.kernel) > 2 or 0 in x.shape:
         return NotImplemented
     rows, cols = _window_rows(windows, lambda axis, i: 1.0)

@@ -194,7 +194,11 @@ def _regions(call: Call, roi: Any, rank: int, chosen: Sequence[int]) -> dict[int
 def _values(call: Call, x: Any, arguments: Sequence[Any]) -> tuple[Rules, list[Axis]]:
     roi, scales, sizes = (*arguments, None, None, None)[:3]
     roi, scales, sizes = (None if isinstance(v, np.ndarray) and v.size == 0 else v for v in (roi, scales, sizes))
-    return _rules(call), _axes(call, x, roi, scales, sizes)
+    rules, axes = _rules(call), _axes(call, x, roi, scales, sizes)
+    for axis in axes:  # tables of Python's numbers, about 100 bytes for each
+        reach = {"nearest": 1, "linear": 2}.get(rules.mode, 4) / (min(axis.scale, 1.0) if rules.antialias else 1.0)
+        call.bounded((axis.out, 1 + math.ceil(reach)), 100, what="the table of its weights")
+    return rules, axes
 
 
 @evaluated("Resize", "Upsample", values=(1, 2, 3))
@@ -206,7 +210,7 @@ def resize(call: Call, x: np.ndarray, *arguments: Any) -> np.ndarray:
         if rules.mode == "nearest":
             y = np.take(y, [row[0][0] for row in rows], axis.axis)
         else:
-            matrix = np.zeros((axis.out, axis.size), np.float64)
+            matrix = np.zeros(call.bounded((axis.out, axis.size), what="the matrix of its weights"), np.float64)
             for i, row in enumerate(rows):
                 for j, weight in row:
                     matrix[i, j] = weight
