@@ -19,7 +19,7 @@ from ..errors import PyclError, ShapeError, UnsupportedError
 from ..ops.base import FLOAT, Spec
 from ..ops.host import HostOp
 from ..trace import Symbol, active_tracer
-from .node import Call, NeedsValue, Tensor
+from .node import MOST_FOLDED, MOST_SUMMED, Call, NeedsValue, Tensor
 from .operators.table import Operator, operators
 from .reader import FunctionFile, GraphFile, ModelFile, NodeFile, Reference
 
@@ -159,13 +159,30 @@ class Importer:
 
     def _folded(self, operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Any, ...]:
         """The results of an operator whose inputs are known, as far as the budget goes."""
-        call.most = self.budget.nbytes
-        if operator.elementwise:
-            call.bounded(np.broadcast_shapes(*(x.shape for x in inputs if x is not None)), max((x.dtype.itemsize for x in inputs if x is not None), default=1))
+        _limited(operator, call, inputs, self.budget.nbytes)
         results = evaluate(operator, call, inputs)
-        self.budget.nbytes -= sum(array.nbytes for array in results if isinstance(array, np.ndarray) and array.base is None)
-        call.require(self.budget.nbytes >= 0, "what is computed while the model is planned takes too much memory", shapes=[np.shape(array) for array in results])
+        self._charge(call, *(array for array in results if isinstance(array, np.ndarray) and array.base is None))
         return results
+
+    def _charge(self, call: Call, *arrays: np.ndarray) -> None:
+        """Count the memory of what was computed while the model is planned."""
+        self.budget.nbytes -= sum(array.nbytes for array in arrays)
+        call.require(self.budget.nbytes >= 0, "what is computed while the model is planned takes too much memory", shapes=[array.shape for array in arrays])
+
+    def stacked(self, call: Call, items: Sequence[Any], axis: int) -> Any:
+        """Tensors as one along a new axis."""
+        if not any(isinstance(item, Symbol) for item in items):
+            call.require(all(item.shape == items[0].shape for item in items), "what iterations give must have one shape", shapes=sorted({item.shape for item in items}))
+            call.most = self.budget.nbytes
+            call.bounded((len(items), *items[0].shape), items[0].dtype.itemsize)
+            result = np.stack(items, axis)
+            self._charge(call, result)
+            return result
+        from .operators.shapes import joined, reshaped
+
+        parts = [Symbol(as_value(item)) for item in items]
+        shape = parts[0].shape
+        return joined([reshaped(part, (*shape[:axis], 1, *shape[axis:])) for part in parts], axis)
 
     # ---- functions and control flow -----------------------------------------------------------------------------------
 
@@ -226,8 +243,19 @@ def evaluate(operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Any
         return as_outputs(operator.evaluate(call, *inputs))
 
 
+def _limited(operator: Operator, call: Call, inputs: Sequence[Any], most: int) -> None:
+    """Let results take `most` bytes and seconds; those of elementwise operators, which do not ask themselves, are looked at here."""
+    call.most, call.most_products = most, MOST_SUMMED
+    if operator.elementwise:
+        call.bounded(np.broadcast_shapes(*(x.shape for x in inputs if x is not None)), max((x.dtype.itemsize for x in inputs if x is not None), default=1))
+
+
 def host_step(operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Symbol, ...]:
-    """The operator as a step that NumPy does; shapes and dtypes are those that it gives for zeros."""
+    """The operator as a step that NumPy does; shapes and dtypes are those that it gives for zeros, which are really computed."""
+    _limited(operator, call, inputs, MOST_FOLDED)
+    for x in inputs:
+        if x is not None:
+            call.bounded(x.shape, x.dtype.itemsize, what="an input of what runs on the host")
     places = [place for place, x in enumerate(inputs) if isinstance(x, Symbol)]
     wanted = call.outputs
 
@@ -274,7 +302,7 @@ def _loop(importer: Importer, call: Call, inputs: list[Any], scope: Scope) -> tu
             raise UnsupportedError(f"{call.node.label}: the condition of a loop must not depend on the elements of its inputs")
         going = bool(np.asarray(condition).reshape(-1)[0])
         number += 1
-    stacked = [_stacked(row, 0) if row else _no_rows(call, body, 1 + len(carried) + i) for i, row in enumerate(rows)]
+    stacked = [importer.stacked(call, row, 0) if row else _no_rows(call, body, 1 + len(carried) + i) for i, row in enumerate(rows)]
     return (*carried, *stacked)
 
 
@@ -283,17 +311,6 @@ def _no_rows(call: Call, body: GraphFile, index: int) -> np.ndarray:
     if info.dtype is None or info.shape is None:
         call.refuse("a loop that never runs must tell the type of its results", output=info.name)
     return np.zeros((0, *(n if isinstance(n, int) else 0 for n in info.shape)), info.dtype)
-
-
-def _stacked(items: Sequence[Any], axis: int) -> Any:
-    """Tensors as one along a new axis."""
-    if not any(isinstance(item, Symbol) for item in items):
-        return np.stack(items, axis)
-    from .operators.shapes import joined, reshaped
-
-    parts = [Symbol(as_value(item)) for item in items]
-    shape = parts[0].shape
-    return joined([reshaped(part, (*shape[:axis], 1, *shape[axis:])) for part in parts], axis)
 
 
 def _taken(tensor: Any, axis: int, place: int) -> Any:
@@ -337,7 +354,7 @@ def _scanned(
     directions, places = call.integers("scan_output_directions", (0,) * results), call.integers("scan_output_axes", (0,) * results)
     for i, row in enumerate(rows):
         items = row[::-1] if directions[i] else row
-        stacked.append(_stacked(items, call.axis(places[i], len(items[0].shape) + 1)) if items else _no_rows(call, body, len(carried) + i))
+        stacked.append(importer.stacked(call, items, call.axis(places[i], len(items[0].shape) + 1)) if items else _no_rows(call, body, len(carried) + i))
     return (*carried, *stacked)
 
 
@@ -352,7 +369,7 @@ def _scan_batch(importer: Importer, call: Call, inputs: list[Any], scope: Scope,
         own = [_taken(x, 0, index) for x in rest]
         split = len(own) - count
         results.append(_scanned(importer, call, body, own[:split], own[split:], (0,) * count, directions, scope))
-    return tuple(_stacked(items, 0) for items in zip(*results, strict=True))
+    return tuple(importer.stacked(call, items, 0) for items in zip(*results, strict=True))
 
 
 _CONTROL: dict[str, Callable[[Importer, Call, list[Any], Scope], tuple[Any, ...]]] = {"If": _if, "Loop": _loop, "Scan": _scan}

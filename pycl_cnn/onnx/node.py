@@ -18,6 +18,9 @@ Tensor = np.ndarray | Symbol
 #: Bytes of a known value that is computed with the plan (shapes, tables and anchors stay far below), and of a result of a run.
 MOST_FOLDED, MOST_COMPUTED = 1 << 30, 1 << 34
 
+#: Products that NumPy may add up for one node while a plan is made, seconds of one core.
+MOST_SUMMED = 1 << 32
+
 
 class NeedsValue(Exception):
     """The importer met an operator that needs the elements of `symbol` as numbers."""
@@ -34,6 +37,7 @@ class Call:
         self.node, self.opset, self.op = node, opset, node.op
         self.training = training  # whether the model is in training mode
         self.most = MOST_COMPUTED  # bytes that the result may take
+        self.most_products: float = math.inf
 
     @property
     def outputs(self) -> int:
@@ -124,6 +128,10 @@ class Call:
         self.require(min(shape, default=0) >= 0, "sizes must not be negative", shape=shape)
         self.require(math.prod(shape) * itemsize <= min(most, self.most), f"{what} would be absurdly large", shape=shape)
         return shape
+
+    def summed(self, products: int, slowly: int = 1) -> None:
+        """Refuse work of more than so many products, each as slow as `slowly` of a plain sum's. Raises ShapeError."""
+        self.require(products * slowly <= self.most_products, "the sum would be absurdly large", products=products)
 
 
 def symbol(tensor: Any, call: Call) -> Symbol:

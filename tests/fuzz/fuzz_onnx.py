@@ -6,7 +6,7 @@
 CORPUS is a folder for inputs that reach something new; it is filled with small models (those of onnx's node tests) when it is empty.
 Allowed outcomes are a description and a PyclError. Any other exception is told once for each place that it comes from; a crash, an input
 that takes longer than `TIMEOUT` seconds or lets the process grow beyond `MEMORY` MiB ends the run. The input is written to CORPUS-found; it
-belongs into tests/test_onnx_hostile.py then, with what mends it.
+belongs into tests/test_onnx_limits.py then, with what mends it.
 """
 
 from __future__ import annotations

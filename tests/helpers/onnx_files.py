@@ -35,3 +35,43 @@ def model(nodes: Sequence[Any], inputs: Sequence[Any] = ("x",), outputs: Sequenc
 def relu(source: str = "x", target: str = "y", **more: Any) -> Any:
     """A Relu node."""
     return helper.make_node("Relu", [source], [target], **more)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of the wire format."""
+    length, octets = len(content), bytearray()
+    while True:
+        octets.append(length & 0x7F | (0x80 if length > 0x7F else 0))
+        length >>= 7
+        if not length:
+            return bytes([*key(number, 2), *octets]) + content
+
+
+def key(number: int, how: int) -> bytes:
+    """What stands before a field's content."""
+    value = number << 3 | how
+    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7])
+
+
+def nested(depth: int) -> Any:
+    """A graph within a graph, `depth` times."""
+    graph = helper.make_graph([relu("x", "out")], "g", [], [info("out")])
+    for level in range(depth):
+        node = helper.make_node("If", ["c"], [f"out{level}"], then_branch=graph)
+        graph = helper.make_graph([node], "g", [], [info(f"out{level}")])
+    return model(graph.node, ["x", info("c", [], TensorProto.BOOL)], [graph.output[0].name])
+
+
+def calls(chain: int, fan: int) -> Any:
+    """Functions f0 ... of which each calls the next `fan` times."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    functions = []
+    for level in range(chain):
+        op, domain = (f"f{level + 1}", "local") if level + 1 < chain else ("Relu", "")
+        body = [helper.make_node(op, ["a"], [f"b{i}"], domain=domain) for i in range(fan)]
+        functions.append(helper.make_function("local", f"f{level}", ["a"], ["b0"], body, opsets))
+    return model([helper.make_node("f0", ["x"], ["y"], domain="local")], functions=functions, opset_imports=opsets)
+
+
+#: A sound file.
+GOOD = model([relu()]).SerializeToString()

@@ -18,13 +18,13 @@ from ..node import MOST_COMPUTED, Call, symbol
 from .pointwise import unary, wide
 from .shapes import joined, reshaped, sliced
 from .table import evaluated, lowered
-from .windows import given_pads, positive, sliding
+from .windows import bound_windows, given_pads, positive, sliding
 
 #: Batched matrix products of up to so many matrices become products of the graph, one each.
 MOST_PRODUCTS = 64
 
-#: Products that an Einsum may add up. Of more than two operands NumPy multiplies them one by one, 64 times as slowly.
-MOST_SUMMED, SLOWLY = 1 << 34, 64
+#: An Einsum of more than two operands multiplies them one by one, so many times as slowly.
+SLOWLY = 64
 
 
 def _kernel(call: Call, weight: Any) -> tuple[int, ...]:
@@ -50,6 +50,8 @@ def conv(call: Call, x: np.ndarray, weight: np.ndarray, bias: Any = None) -> np.
     groups = _check_conv(call, x, weight)
     windows = sliding(call, x.shape, _kernel(call, weight))
     rank, dtype = len(windows.kernel), x.dtype
+    bound_windows(call, x, windows, 8)
+    call.summed(math.prod((x.shape[0], weight.size, *windows.out)))
     view = windows.windows(windows.padded(wide(x), 0))
     view = view.reshape(view.shape[0], groups, -1, *view.shape[2:]) if groups == 1 else np.stack(np.split(view, groups, 1), 1)
     filters = wide(weight).reshape(groups, -1, *weight.shape[1:])
@@ -113,6 +115,7 @@ def _transposed(call: Call, x: Any, weight: Any) -> tuple[int, tuple, tuple, lis
 def conv_transpose(call: Call, x: np.ndarray, weight: np.ndarray, bias: Any = None) -> np.ndarray:
     groups, stride, dilation, edges = _transposed(call, x, weight)
     rank, kernel = len(stride), weight.shape[2:]
+    call.summed(x.size * math.prod(weight.shape[1:]))
     full = [(n - 1) * s + d * (k - 1) + 1 + more for n, s, d, k, (_, _, more) in zip(x.shape[2:], stride, dilation, kernel, edges, strict=True)]
     y = np.zeros((x.shape[0], groups, weight.shape[1], *full), wide(x).dtype)
     images = wide(x).reshape(x.shape[0], groups, -1, *x.shape[2:])
@@ -158,6 +161,8 @@ def gemm(call: Call, a: np.ndarray, b: np.ndarray, c: Any = None) -> np.ndarray:
     call.require(a.ndim == b.ndim == 2, "both operands must be matrices", a=a.shape, b=b.shape)
     left, right = a.T if call.integer("transA", 0) else a, b.T if call.integer("transB", 0) else b
     call.require(left.shape[1] == right.shape[0], "inner sizes must agree", a=a.shape, b=b.shape)
+    call.bounded((left.shape[0], right.shape[1]))
+    call.summed(left.size * right.shape[1])
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     if a.dtype.kind in "iu":
         y = (alpha * (left @ right)) if alpha != 1 else left @ right
@@ -187,7 +192,8 @@ def lower_gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
 
 @evaluated("MatMul")
 def matmul(call: Call, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    call.bounded((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())), 4)
+    shape = call.bounded((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())), 4)
+    call.summed(math.prod((*shape, *a.shape[-1:])))
     return np.matmul(wide(a), wide(b)).astype(a.dtype) if a.dtype.kind in "fV" else np.matmul(a, b)
 
 
@@ -258,8 +264,7 @@ def einsum(call: Call, *arrays: np.ndarray) -> np.ndarray:
         output = ("..." if "..." in inputs else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     sizes, rest = _einsum_sizes(call, terms, arrays)
     call.bounded([*(sizes.get(letter, 1) for letter in output), *(rest if "..." in output else ())])
-    products = math.prod(sizes.values()) * math.prod(rest)
-    call.require(products * (SLOWLY if len(terms) > 2 else 1) <= MOST_SUMMED, "the sum would be absurdly large", equation=equation, products=products)
+    call.summed(math.prod(sizes.values()) * math.prod(rest), SLOWLY if len(terms) > 2 else 1)
     try:
         return np.asarray(np.einsum(f"{inputs}->{output}", *map(wide, arrays), optimize=False)).astype(arrays[0].dtype)
     except ValueError as error:

@@ -35,7 +35,7 @@ def lower_gather(call: Call, x: Any, indices: Any) -> Any:
         return NotImplemented
     axis = call.axis(call.integer("axis", 0), x.ndim)
     places = _places(call, indices, x.shape[axis]).reshape(-1)
-    y = gathered(x, axis, places)
+    y = gathered(call, x, axis, places)
     return NotImplemented if y is None else reshaped(y, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
@@ -63,8 +63,9 @@ def _nd_places(call: Call, x: np.ndarray, indices: np.ndarray, batch: int) -> tu
 @evaluated("GatherND")
 def gather_nd(call: Call, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     batch = call.integer("batch_dims", 0)
-    result = x[_nd_places(call, x, indices, batch)]
-    return result.reshape((*indices.shape[:-1], *x.shape[batch + indices.shape[-1] :]))
+    at = _nd_places(call, x, indices, batch)
+    shape = call.bounded((*indices.shape[:-1], *x.shape[batch + indices.shape[-1] :]), x.itemsize)
+    return x[at].reshape(shape)
 
 
 _SCATTERED = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
@@ -145,10 +146,10 @@ def unique(call: Call, x: np.ndarray) -> tuple[np.ndarray, ...]:
 @evaluated("ReverseSequence")
 def reverse_sequence(call: Call, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     time, batch = call.integer("time_axis", 0), call.integer("batch_axis", 1)
-    moved = np.moveaxis(x, (batch, time), (0, 1)).copy()
+    moved = np.moveaxis(x, (batch, time), (0, 1))
     call.require(lengths.shape == moved.shape[:1] and (lengths <= moved.shape[1]).all(), "one length is needed for every sequence", lengths=lengths.shape, input=x.shape)
-    for row, length in zip(moved, lengths.tolist(), strict=True):
-        row[:length] = row[:length][::-1].copy()
-    return np.moveaxis(moved, (0, 1), (batch, time))
+    place = np.arange(moved.shape[1])
+    place = np.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
+    return np.moveaxis(moved[np.arange(len(place))[:, None], place], (0, 1), (batch, time))
 
 

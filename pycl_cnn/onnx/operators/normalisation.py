@@ -189,6 +189,7 @@ def _neighbours(call: Call, channels: int) -> list[range]:
     """For each channel those whose squares it counts."""
     size = call.integer("size")
     call.require(size > 0, "size must be positive", size=size)
+    call.bounded((channels, min(size, channels)), 100, what="the table of neighbours")
     return [range(max(c - (size - 1) // 2, 0), min(c + math.ceil((size - 1) / 2) + 1, channels)) for c in range(channels)]
 
 

@@ -15,11 +15,11 @@ from ...ops.movement import Transpose
 from ...ops.reduce import Reduce
 from ...ops.resample import Resample
 from ...trace import Symbol, active_tracer, emit
-from ..node import MOST_COMPUTED, Call
+from ..node import Call
 from .pointwise import unary, wide
 from .shapes import reshaped
 from .table import evaluated, lowered
-from .windows import Sliding, sliding
+from .windows import Sliding, bound_windows, sliding
 
 
 def _windows(call: Call, x: Any) -> Sliding:
@@ -43,15 +43,10 @@ def _counts(call: Call, windows: Sliding) -> list[np.ndarray]:
     return counts
 
 
-def _viewed(call: Call, x: np.ndarray, windows: Sliding, itemsize: int) -> None:
-    """Refuse windows that together have too many elements for NumPy to go through, or to keep at `itemsize` bytes."""
-    call.bounded((*x.shape[:2], *windows.out, *windows.kernel), itemsize, MOST_COMPUTED, "all windows together")
-
-
 @evaluated("AveragePool")
 def average_pool(call: Call, x: np.ndarray) -> np.ndarray:
     windows = _windows(call, x)
-    _viewed(call, x, windows, 4)
+    bound_windows(call, x, windows, 4)
     rank = len(windows.kernel)
     total = windows.windows(windows.padded(wide(x), 0)).sum(tuple(range(2 + rank, 2 + 2 * rank)))
     counts = math.prod(np.ix_(*_counts(call, windows)))
@@ -61,7 +56,7 @@ def average_pool(call: Call, x: np.ndarray) -> np.ndarray:
 @evaluated("LpPool")
 def lp_pool(call: Call, x: np.ndarray) -> np.ndarray:
     windows, p = _windows(call, x), call.integer("p", 2)
-    _viewed(call, x, windows, 8)
+    bound_windows(call, x, windows, 8)
     rank = len(windows.kernel)
     powers = np.abs(windows.windows(windows.padded(wide(x), 0))) ** p
     return (powers.sum(tuple(range(2 + rank, 2 + 2 * rank))) ** (1 / p)).astype(x.dtype)
@@ -70,7 +65,7 @@ def lp_pool(call: Call, x: np.ndarray) -> np.ndarray:
 @evaluated("MaxPool")
 def max_pool(call: Call, x: np.ndarray) -> tuple[np.ndarray, ...]:
     windows = _windows(call, x)
-    _viewed(call, x, windows, 8 if call.wants(1) else 4)
+    bound_windows(call, x, windows, 8 if call.wants(1) else 4)
     rank = len(windows.kernel)
     least = -np.inf if x.dtype.kind not in "iu" else np.iinfo(x.dtype).min
     view = windows.windows(windows.padded(x, least))

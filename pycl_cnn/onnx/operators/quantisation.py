@@ -152,7 +152,8 @@ def _spread(call: Call, x: np.ndarray, scale: np.ndarray) -> Any:
         call.require(scale.size == x.shape[axis], "one scale is needed for each element of the axis", input=x.shape, axis=axis, scales=scale.shape)
         return lambda value: value.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
     call.require(block > 0 and scale.ndim == x.ndim, "scales per block need block_size and the input's axes", input=x.shape, scales=scale.shape, block_size=block)
-    call.require(-(-x.shape[axis] // block) == scale.shape[axis], "the blocks must make up the axis", input=x.shape, scales=scale.shape, block_size=block)
+    blocks = tuple(-(-n // block) if i == axis else n for i, n in enumerate(x.shape))
+    call.require(scale.shape == blocks, "scales per block must make up the input", input=x.shape, scales=scale.shape, block_size=block, needed=blocks)
     return lambda value: np.take(value, np.arange(x.shape[axis]) // block, axis)
 
 

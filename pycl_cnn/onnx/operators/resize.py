@@ -234,15 +234,16 @@ def lower_resize(call: Call, x: Symbol, *arguments: Any) -> Any:
     if 0 in x.shape:
         return NotImplemented
     if x.ndim == 4 and set(maps) <= {2, 3} and maps:
-        rows_map, cols_map = (maps.get(axis) or _unchanged(x.shape[axis]) for axis in (2, 3))
+        rows_map, cols_map = (maps.get(axis) or _unchanged(call, x.shape[axis]) for axis in (2, 3))
         images = emit(Transpose(NCHW_TO_NHWC), x.value)
         return emit(Transpose(NHWC_TO_NCHW), emit(Resample(rows_map, cols_map), images.value).value)
     for place, rule in maps.items():  # one axis after the other, everything behind it as channels
         lead, inner = math.prod(x.shape[:place]), math.prod(x.shape[place + 1 :])
-        y = emit(Resample(rule, _unchanged(1)), reshaped(x, (lead, x.shape[place], 1, inner)).value)
+        y = emit(Resample(rule, _unchanged(call, 1)), reshaped(x, (lead, x.shape[place], 1, inner)).value)
         x = reshaped(y, (*x.shape[:place], rule.out, *x.shape[place + 1 :]))
     return x
 
 
-def _unchanged(size: int) -> AxisRule:
+def _unchanged(call: Call, size: int) -> AxisRule:
+    call.bounded((size,), 100, what="the table of its weights")
     return AxisRule.of_rows(size, [[(i, 1.0)] for i in range(size)])

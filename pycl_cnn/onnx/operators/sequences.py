@@ -84,6 +84,7 @@ def concat(call: Call, sequence: np.ndarray) -> np.ndarray:
 def split(call: Call, x: np.ndarray, lengths: Any = None) -> np.ndarray:
     axis = call.axis(call.integer("axis", 0), x.ndim)
     size = x.shape[axis]
+    call.bounded((1 if np.ndim(lengths) else size,), 200, what="the sequence")
     if lengths is None:
         parts = np.split(x, size, axis)
         return items(parts if call.integer("keepdims", 1) else [part.squeeze(axis) for part in parts])

@@ -339,6 +339,7 @@ def _source(call: Call, n: int, amounts: tuple[int, int], mode: str) -> np.ndarr
     start, stop, before, after = _cropped(n, *amounts)
     n = stop - start
     call.require(n > 0 or before + after == 0, "there is nothing to repeat", pads=amounts)
+    call.bounded((n + before + after,), 16, what="the table of its places")
     where = np.arange(-before, n + after)
     if mode == "wrap":
         return start + where % n
@@ -362,8 +363,9 @@ def pad(call: Call, x: np.ndarray, pads: Any = None, value: Any = None, axes: An
     return x
 
 
-def gathered(x: Symbol, axis: int, where: np.ndarray) -> Symbol | None:
+def gathered(call: Call, x: Symbol, axis: int, where: np.ndarray) -> Symbol | None:
     """Elements `where` of an axis as slices that are joined, or where these would be many, by a sparse matrix; None for elements that have neither."""
+    call.bounded((len(where),), 100, what="the table of its places")
     y = _slices(x, axis, where)
     if y is None and x.dtype == FLOAT:
         picked = AxisRule.of_rows(x.shape[axis], [[(place, 1.0)] for place in where.tolist()])
@@ -412,7 +414,7 @@ def lower_pad(call: Call, x: Symbol, pads: Any = None, value: Any = None, axes: 
     for axis, pair in enumerate(amounts):
         if pair != (0, 0):
             where = _source(call, x.shape[axis], pair, mode)
-            wider = gathered(x, axis, where) if len(where) else None
+            wider = gathered(call, x, axis, where) if len(where) else None
             if wider is None:
                 return NotImplemented
             x = wider

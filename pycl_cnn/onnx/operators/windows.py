@@ -46,6 +46,11 @@ class Sliding:
         return whole[index]
 
 
+def bound_windows(call: Call, x: np.ndarray, windows: Sliding, itemsize: int) -> None:
+    """Refuse windows that together have too many elements for NumPy to go through, or to keep at `itemsize` bytes."""
+    call.bounded((*x.shape[:2], *windows.out, *windows.kernel), itemsize, MOST_COMPUTED, "all windows together")
+
+
 def positive(call: Call, name: str, default: Sequence[int], count: int) -> tuple[int, ...]:
     """An attribute of one positive integer for each axis."""
     values = call.integers(name, default)
@@ -88,6 +93,7 @@ def sliding(call: Call, shape: Sequence[int], kernel: Sequence[int], ceil: bool 
             count -= 1
         out.append(count)
     call.bounded((*shape[:2], *out), 4, MOST_COMPUTED)
+    call.bounded((*shape[:2], *(max(n, n + before + after) for n, (before, after) in zip(size, pads, strict=True))), 4, MOST_COMPUTED, "the padded input")
     return Sliding(size, tuple(kernel), stride, dilation, pads, tuple(out))
 
 
