@@ -148,6 +148,8 @@ computed then, in its own dtype. Symbolic sizes are bound at the call; there is 
   runs in stages. Such a model cannot be trained.
 * **Control flow.** If, Loop and Scan are unrolled: conditions and counts are numbers of the plan. The condition of a loop must not be computed
   from elements inside it.
+* **Export.** `pc.onnx.export` writes opset 20, steps that NumPy does as the operators that they came from. What opset 20 says otherwise, or not at all, and
+  models that run in stages are refused.
 * **Limits.** Opsets 7 to {newest}, older ones as far as later ones kept their meaning; no sparse tensors. Sequences, optional values and texts are handled by NumPy between the
   stages. What is not supported is refused with the name of the node.
 

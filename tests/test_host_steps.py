@@ -11,7 +11,7 @@ import pycl_cnn as pc
 from pycl_cnn.eager import finish
 from pycl_cnn.graph import Graph
 from pycl_cnn.ops.base import Spec
-from pycl_cnn.ops.host import HostOp
+from pycl_cnn.ops.host import HostOp, OnnxNode
 from pycl_cnn.ops.leaf import State
 from pycl_cnn.ops.movement import Concat, Expand, Flip, Pad, Slice, Transpose
 from pycl_cnn.ops.pointwise import Activation, Binary, Unary
@@ -20,14 +20,19 @@ from pycl_cnn.passes import canonical
 DTYPES = [np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, np.float16, np.float32, np.float64]
 
 
+def step(name):
+    """An operator of ONNX that is no more than its name here."""
+    return OnnxNode(name, 20, {}, ())
+
+
 def _mixed_program(device):
     """Kernels, a host step among them, a transposed mask, and integers out of a mask."""
     graph = Graph()
     x, mask = graph.input("x", (3, 5)), graph.input("mask", (3, 1), np.bool_)
     y = graph.apply(Unary(Activation("relu")), x)
-    chosen = graph.apply(HostOp("where", lambda m, a: (np.where(m, a, -1),), (Spec((3, 5), np.dtype(np.float32)),)), mask, y)
+    chosen = graph.apply(HostOp(step("Where"), lambda m, a: (np.where(m, a, -1),), (Spec((3, 5), np.dtype(np.float32)),)), mask, y)
     turned = graph.apply(Transpose((1, 0)), mask)
-    counted = graph.apply(HostOp("cast", lambda m: (m.astype(np.int64),), (Spec((1, 3), np.dtype(np.int64)),)), turned)
+    counted = graph.apply(HostOp(step("Cast"), lambda m: (m.astype(np.int64),), (Spec((1, 3), np.dtype(np.int64)),)), turned)
     graph.outputs = [graph.apply(Binary("add"), chosen, y), turned, counted]
     return finish(canonical(graph), device, {})
 
@@ -52,7 +57,7 @@ def test_explain_says_what_runs_on_the_host_and_what_is_copied(device):
         pytest.skip("the reference does everything in NumPy")
     program = _mixed_program(device)
     steps = {step.operation: step for step in program.steps}
-    assert steps["HostOp where"].algorithm == "numpy" and "evaluated on the host" in steps["HostOp where"].why
+    assert steps["HostOp Where"].algorithm == "numpy" and "evaluated on the host" in steps["HostOp Where"].why
     assert steps["Unary relu"].algorithm != "numpy"
     moved = next(step for step in program.steps if "no kernel moves bool" in step.why)
     assert ("KiB back" in moved.why) == (device.backend == "opencl")
@@ -107,7 +112,7 @@ def test_what_depends_on_weights_alone_is_evaluated_once(device):
         calls.append(1)
         return (2 * w,)
 
-    graph.outputs = [graph.apply(Binary("mul"), x, graph.apply(HostOp("doubled", doubled, (weight.spec,)), weight))]
+    graph.outputs = [graph.apply(Binary("mul"), x, graph.apply(HostOp(step("Add"), doubled, (weight.spec,)), weight))]
     program = finish(canonical(graph), device, {"weight": np.arange(3, dtype=np.float32)})
     for _ in range(3):
         np.testing.assert_allclose(program.run(np.ones((2, 3), np.float32)), [[0, 2, 4]] * 2)

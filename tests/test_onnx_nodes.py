@@ -5,31 +5,18 @@ What is expected of each test is in tests/data/onnx_nodes.json; docs/generate_on
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import unittest
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.scripts import documentation
 
 import pycl_cnn as pc
 
 onnx = pytest.importorskip("onnx", reason="ONNX's backend tests are part of the package onnx")
 
-SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "generate_onnx.py"
-
-
-def _script():
-    spec = importlib.util.spec_from_file_location("generate_onnx", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-docs = _script()
+docs = documentation("generate_onnx")
 EXPECTED = json.loads(docs.DATA.read_text(encoding="utf-8"))
 
 

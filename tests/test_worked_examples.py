@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from helpers.scripts import documentation
 from helpers.tolerance import ULPS, assert_within, sum_bound
 
 import pycl_cnn as pc
 import pycl_cnn.functional as F
 from pycl_cnn import nn
 
-SCRIPT = Path(__file__).resolve().parent.parent / "docs" / "generate_worked_examples.py"
-
-
-def _script():
-    spec = importlib.util.spec_from_file_location("generate_worked_examples", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-docs = _script()
+docs = documentation("generate_worked_examples")
 EXAMPLES = docs.load()
 COMPUTED = [example for example in EXAMPLES if example["op"] != "shape"]
 COUNTED = [example for example in EXAMPLES if example["op"] == "shape"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -186,7 +186,7 @@ class Writer:
         """Whether anything that is written reads `value`."""
         return any(user in self._needed for user in value.users) or any(value is output for output in self.graph.outputs)
 
-    def refuse(self, node: Node, reason: str) -> None:
+    def refuse(self, node: Node, reason: str) -> NoReturn:
         """Raise UnsupportedError."""
         raise UnsupportedError(f"onnx.export: {node.op.name}{f' in {node.scope}' if node.scope else ''}: {reason}")
 
@@ -243,13 +243,15 @@ class Writer:
         """Append a node with one output; its name."""
         return self.emit_several(op, inputs, 1, output, **attributes)[0]
 
-    def emit_several(self, op: str, inputs: Iterable[str], outputs: int, output: str = "", **attributes: Any) -> list[str]:
-        """Append a node; the names of its outputs."""
+    def emit_several(self, op: str, inputs: Iterable[str], outputs: int, output: str = "", written: Iterable[Any] = (), **attributes: Any) -> list[str]:
+        """Append a node, with attributes that are `written` already and others; the names of its outputs."""
         from onnx import helper
 
         name = output or self._unused(f"{self._scope}/{op}" if self._scope else op)
         names = [name, *(f"{name}:{i}" for i in range(1, outputs))]
-        self.nodes.append(helper.make_node(op, list(inputs), names, name=name, **attributes))
+        node = helper.make_node(op, list(inputs), names, name=name, **attributes)
+        node.attribute.extend(written)
+        self.nodes.append(node)
         return names
 
     def _unused(self, name: str) -> str:

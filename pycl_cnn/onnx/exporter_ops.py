@@ -18,6 +18,7 @@ from ..graph import Node
 from ..ops.base import Op
 from ..ops.batch_norm import BatchNormTraining
 from ..ops.conv import Conv, ConvBackwardInput
+from ..ops.host import HostOp
 from ..ops.loss import CrossEntropy, LabelMask
 from ..ops.matmul import MatMul
 from ..ops.max_pool import MaxPool
@@ -409,6 +410,49 @@ def _cross_entropy(writer: Writer, node: Node) -> None:
     writer.give(node.outputs[0], loss)
 
 
+# ---- what NumPy evaluates --------------------------------------------------------------------------------------------------
+
+#: Since which opset (and before which) operators mean what they mean in the one that is written, where neither attributes nor inputs tell.
+_SAME_MEANING = {"Hardmax": (13, 99), "Softmax": (13, 99), "LogSoftmax": (13, 99), "RoiAlign": (16, 99), "Resize": (11, 99), "GroupNormalization": (18, 21)}
+
+#: Values of attributes that were renamed.
+_RENAMED = {("GridSample", "mode"): {"bilinear": "linear", "bicubic": "cubic"}}
+
+
+def _host(writer: Writer, node: Node) -> None:
+    """The operator that the step came from, if it still means the same."""
+    from onnx import TensorProto, defs, helper, numpy_helper
+
+    from .exporter import OPSET
+
+    assert isinstance(node.op, HostOp)
+    source = node.op.onnx
+    first, behind = _SAME_MEANING.get(source.op, (0, 99))
+    try:
+        schema = defs.get_schema(source.op, OPSET)
+    except defs.SchemaError:
+        writer.refuse(node, f"opset {OPSET}, which is written, has no such operator")
+    same = first <= source.opset < behind and schema.min_input <= len(source.inputs) <= schema.max_input and set(source.attributes) <= set(schema.attributes)
+    if not same or schema.deprecated:
+        writer.refuse(node, f"opset {source.opset} says it otherwise than opset {OPSET}, which is written")
+    dtypes = [None if item is None else item.dtype if isinstance(item, np.ndarray) else node.inputs[item].dtype for item in source.inputs]
+    for known, used in ((schema.inputs, dtypes), (schema.outputs, [value.dtype for value in node.outputs])):
+        for place, dtype in enumerate(used):
+            types = known[min(place, len(known) - 1)].types
+            if dtype is not None and (dtype.hasobject or f"tensor({TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(dtype)).lower()})" not in types):
+                writer.refuse(node, f"opset {OPSET}, which is written, knows it not for {dtype}")
+    if source.op == "Mod" and not source.attributes.get("fmod") and any(dtype is not None and dtype.kind in "fV" for dtype in dtypes):
+        writer.refuse(node, f"opset {OPSET}, which is written, knows it not for {dtypes[0]} with fmod=0")
+    names = ["" if item is None else writer.constant(item) if isinstance(item, np.ndarray) else writer.name(node.inputs[item]) for item in source.inputs]
+    attributes = []
+    for name, value in source.attributes.items():
+        value = _RENAMED.get((source.op, name), {}).get(value, value) if isinstance(value, str) else value
+        value = numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        attributes.append(helper.make_attribute(name, value, attr_type=schema.attributes[name].type.value))  # type: ignore[attr-defined]
+    for value, name in zip(node.outputs, writer.emit_several(source.op, names, len(node.outputs), written=attributes), strict=True):
+        writer.give(value, name)
+
+
 RULES: dict[type[Op], Callable[[Writer, Node], None]] = {
     BatchNormTraining: _batch_norm_training,
     Binary: _binary,
@@ -419,6 +463,7 @@ RULES: dict[type[Op], Callable[[Writer, Node], None]] = {
     CrossEntropy: _cross_entropy,
     Expand: _expand,
     Flip: _flip,
+    HostOp: _host,
     LabelMask: _label_mask,
     MatMul: _matmul,
     MaxPool: _max_pool,

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import PyclError, ShapeError, UnsupportedError
 from ..ops.base import FLOAT, Spec
-from ..ops.host import HostOp
+from ..ops.host import HostOp, OnnxNode
 from ..trace import Symbol, active_tracer
 from .node import MOST_FOLDED, MOST_SUMMED, Call, NeedsValue, Tensor
 from .operators.table import Operator, operators
@@ -271,7 +271,8 @@ def host_step(operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Sy
         raise SplitsModel(call.node)
     tracer = active_tracer()
     assert tracer is not None
-    return tuple(Symbol(value) for value in tracer.graph.add(HostOp(call.op, function, results), *(inputs[place].value for place in places)))
+    written = OnnxNode(call.op, call.opset, call.node.attributes, tuple(places.index(place) if place in places else x for place, x in enumerate(inputs)))
+    return tuple(Symbol(value) for value in tracer.graph.add(HostOp(written, function, results), *(inputs[place].value for place in places)))
 
 
 def _if(importer: Importer, call: Call, inputs: list[Any], scope: Scope) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ A backend runs it between its kernels, as a step of the program like any other, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +15,26 @@ from .base import Op, Spec
 
 
 @dataclass(frozen=True, eq=False)
-class HostOp(Op):
-    """``function(*arrays)`` gives arrays of the specs `results`; `label` names it for people."""
+class OnnxNode:
+    """What a host step is in ONNX, so that it can be written there again."""
 
-    label: str
+    op: str
+    opset: int
+    attributes: Mapping[str, Any]
+    inputs: tuple[int | np.ndarray | None, ...]  # a place among the step's inputs, a known array, or absent
+
+
+@dataclass(frozen=True, eq=False)
+class HostOp(Op):
+    """``function(*arrays)`` gives arrays of the specs `results`."""
+
+    onnx: OnnxNode
     function: Callable[..., Sequence[Any]]
     results: tuple[Spec, ...]
 
     @property
     def name(self) -> str:
-        return self.label
+        return self.onnx.op
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
         return self.results

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...graph import Value
 from ...ops.base import FLOAT, Spec
-from ...ops.host import HostOp
+from ...ops.host import HostOp, OnnxNode
 from ...trace import Symbol, emit
 from ..node import Call, symbol
 from .pointwise import binary, unary
@@ -93,7 +93,7 @@ class Mask(Symbol):
     @property
     def value(self) -> Value:  # type: ignore[override]
         spec = Spec(self.ones.shape, np.dtype(bool))
-        return emit(HostOp("bool", lambda ones: (ones != 0,), (spec,)), self.ones.value).value
+        return emit(HostOp(OnnxNode("Cast", 13, {"to": 9}, (0,)), lambda ones: (ones != 0,), (spec,)), self.ones.value).value
 
     @property
     def shape(self) -> tuple[int, ...]:
