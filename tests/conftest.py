@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import pycl_cnn as pc
+from pycl_cnn import cli
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much], "print_blob": True}
 # The plain run and the CI see the same examples every time; "explore" looks for new ones.
@@ -39,3 +40,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
         found = _devices(metafunc.config)
         metafunc.parametrize("device", found, ids=[device.label for device in found])
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command line: its status, what it wrote to stdout, and to stderr."""
+
+    def run(*arguments):
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse's way
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

@@ -14,21 +14,6 @@ import pycl_cnn as pc
 from pycl_cnn import cli, models
 
 
-@pytest.fixture
-def call(capsys):
-    """Run a command line: its status, what it wrote to stdout, and to stderr."""
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:  # argparse's way
-            status = end.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 def train_arguments(folder, out, *more):
     return ["train", "--data", folder, "--out", out, "--device", "cpu", "--epochs", 1, "--batch-size", 4, "--quiet", *more]
 

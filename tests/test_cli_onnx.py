@@ -10,25 +10,10 @@ import pytest
 from helpers.onnx_files import MODELS, TensorProto, helper, info, model, onnx, relu
 
 import pycl_cnn as pc
-from pycl_cnn import cli, nn
+from pycl_cnn import nn
 from pycl_cnn.onnx.description import describe
 
 PHOTOGRAPHS = MODELS.parent / "images"
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command line: its status, what it wrote to stdout, and to stderr."""
-
-    def run(*arguments):
-        try:
-            status = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:  # argparse's way
-            status = end.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -39,20 +39,18 @@ GRAPHICS = {
 
 _PIP = f'"{sys.executable}" -m pip install'
 
-#: For each trouble and system the command; {names} are filled in. "*" stands for the systems not named.
+#: For each trouble and system the command; {names} are filled in. Raspberry Pi OS is a Debian; "*" stands for the systems not named.
 REMEDIES: dict[str, dict[str, str]] = {
     "pyopencl missing": {"*": f"{_PIP} pyopencl"},
     "pyopencl broken": {"*": f"{_PIP} --force-reinstall --no-cache-dir pyopencl"},
     "no driver": {
         "debian": "sudo apt-get install pocl-opencl-icd",
-        "raspberrypi": "sudo apt-get install pocl-opencl-icd",
         "fedora": "sudo dnf install pocl",
         "macos": "brew install pocl",
         "windows": "winget install 9NQPSL29BFFF --source msstore",
     },
     "no graphics driver": {
         "debian": "sudo apt-get install {debian}",
-        "raspberrypi": "sudo apt-get install {debian}",
         "fedora": "sudo dnf install {fedora}",
         "*": "install the graphics driver from the vendor's site",
     },
@@ -60,7 +58,6 @@ REMEDIES: dict[str, dict[str, str]] = {
     "empty file": {"*": "sudo rm {icd}"},
     "no such library": {
         "debian": 'sudo apt-get install --reinstall "$(dpkg -S {icd} | cut -d: -f1)" || sudo rm {icd}',
-        "raspberrypi": 'sudo apt-get install --reinstall "$(dpkg -S {icd} | cut -d: -f1)" || sudo rm {icd}',
         "fedora": 'sudo dnf reinstall "$(rpm -qf {icd})" || sudo rm {icd}',
         "windows": 'reg delete "HKLM\\SOFTWARE\\Khronos\\OpenCL\\Vendors" /v "{library}" /f',
         "*": "rm {icd}",
@@ -69,21 +66,18 @@ REMEDIES: dict[str, dict[str, str]] = {
     "need elsewhere": {"*": "export LD_LIBRARY_PATH={folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"},
     "missing need": {
         "debian": "sudo apt-get install {debian}",
-        "raspberrypi": "sudo apt-get install {debian}",
         "fedora": "sudo dnf install {fedora}",
         "windows": "reinstall the graphics driver, and the Visual C++ runtime: winget install Microsoft.VCRedist.2015+.x64",
         "*": "brew install {stem}",
     },
     "unknown need": {
         "debian": "sudo apt-get install apt-file && sudo apt-file update && apt-file search {need}",
-        "raspberrypi": "sudo apt-get install apt-file && sudo apt-file update && apt-file search {need}",
         "fedora": "sudo dnf install '*/{need}'",
         "windows": "reinstall the graphics driver, and the Visual C++ runtime: winget install Microsoft.VCRedist.2015+.x64",
         "*": "brew install {stem}",
     },
     "does not load": {
         "debian": 'sudo apt-get update && sudo apt-get install --reinstall "$(dpkg -S {icd} | cut -d: -f1)"',
-        "raspberrypi": 'sudo apt-get update && sudo apt-get install --reinstall "$(dpkg -S {icd} | cut -d: -f1)"',
         "fedora": 'sudo dnf upgrade "$(rpm -qf {icd})"',
         "*": "reinstall the driver that {library} belongs to",
     },
@@ -92,7 +86,6 @@ REMEDIES: dict[str, dict[str, str]] = {
     "not enabled": {"*": "export RUSTICL_ENABLE={driver}"},
     "device fails": {
         "debian": "sudo apt-get update && sudo apt-get upgrade    # a newer driver; else choose another --device",
-        "raspberrypi": "sudo apt-get update && sudo apt-get upgrade    # a newer driver; else choose another --device",
         "fedora": "sudo dnf upgrade    # a newer driver; else choose another --device",
         "macos": "softwareupdate --install --all    # a newer driver; else choose another --device",
         "windows": "install the vendor's newest graphics driver; else choose another --device",
@@ -111,7 +104,7 @@ class System:
         """The commands for `trouble`: this system's alone, or where the system is not known those of all."""
         table = REMEDIES[trouble]
         wanted = [self.name] if self.name else list(SYSTEMS)
-        commands = {SYSTEMS[name]: table.get(name, table.get("*", "")).format(**details) for name in wanted}
+        commands = {SYSTEMS[name]: table.get("debian" if name == "raspberrypi" else name, table.get("*", "")).format(**details) for name in wanted}
         return {name: command for name, command in commands.items() if command}
 
 
