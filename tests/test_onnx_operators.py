@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.onnx_files import helper, onnx
+from helpers.onnx_files import TensorProto, helper, info, model, onnx
 
 import pycl_cnn as pc
 
@@ -138,3 +138,32 @@ def test_numbers_as_texts(device, x):
 def test_indices_of_windows_as_low_as_the_padding(device, x):
     check("MaxPool", [x], device, outputs=2, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
     check("MaxPool", [x], device, outputs=2, kernel_shape=[2, 2], strides=[2, 2])
+
+
+# ---- against NumPy ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_windows_much_larger_than_what_is_inside(padding, dtype):
+    """Against the sums of all places of every window."""
+    n, kernel, dilation, stride, before, after = 5, 300, 2, 3, 400, 350
+    part = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[kernel], dilations=[dilation], strides=[stride], pads=[before, after], count_include_pad=padding)
+    x = np.random.default_rng(0).standard_normal((1, 1, n)).astype(helper.tensor_dtype_to_np_dtype(dtype))
+    y = pc.onnx.load(model([part], [info("x", [1, 1, n], dtype)], [info("y", None, dtype)]))(x)
+    out = (n + before + after - dilation * (kernel - 1) - 1) // stride + 1
+    places = np.arange(out)[:, None] * stride - before + np.arange(kernel) * dilation
+    inside = (places >= 0) & (places < n)
+    sums = np.where(inside, x[0, 0].astype(np.float64)[places.clip(0, n - 1)], 0).sum(1)
+    counted = ((places >= -before) & (places < n + after)).sum(1) if padding else inside.sum(1)
+    assert counted.max() > 2
+    expected = np.where(inside.any(1), sums / np.maximum(counted, 1), 0)
+    np.testing.assert_allclose(np.nan_to_num(y[0, 0].astype(np.float64)), expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("equation", "shapes"), [("...ij,jk...->...ik", [(2, 3, 4), (4, 5, 2)]), ("a...b->...", [(2, 3, 4)]), ("...i,...i", [(3, 1, 4), (2, 4)]), ("ij,ij->i", [(2, 1), (2, 3)])])
+def test_einsum_with_an_ellipsis(equation, shapes):
+    arrays = {f"x{i}": np.random.default_rng(i).standard_normal(shape).astype(np.float32) for i, shape in enumerate(shapes)}
+    node = helper.make_node("Einsum", list(arrays), ["y"], equation=equation)
+    net = pc.onnx.load(model([node], [info(name, array.shape) for name, array in arrays.items()], [info("y", None)]))
+    np.testing.assert_allclose(net(arrays), np.einsum(equation, *arrays.values()), rtol=1e-5, atol=1e-6)
