@@ -117,7 +117,7 @@ def test_a_kernel_that_passes_is_used_and_remembered(where, fresh, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error", pc.DeviceWarning)
         program, error = convolution(where)
-    assert error < 1e-5 and conv_step(program).algorithm != "numpy"
+    assert error < 1e-5 and conv_step(program).algorithm != "cpu"
     known = verdicts(fresh)
     assert known and all(entry["ok"] and entry["error"] <= entry["allowed"] for entry in known.values())
     # Another process reads the file and tries nothing.
@@ -150,11 +150,11 @@ def test_what_no_kernel_does_right_is_done_by_the_host(where, fresh, sabotage, m
     if kind == "hangs":
         monkeypatch.setattr(trials, "SECONDS", 8.0)
     sabotage(stem, old, new.replace("{0}", old))
-    with pytest.warns(pc.DeviceWarning, match=rf"Conv on opencl:\d .*not igemm, since .*conv_igemm\.conv_igemm.*{text}.*; numpy takes its place"):
+    with pytest.warns(pc.DeviceWarning, match=rf"Conv on opencl:\d .*not igemm, since .*conv_igemm\.conv_igemm.*{text}.*; cpu takes its place"):
         program, error = convolution(where)
     assert error < 1e-6
     step = conv_step(program)
-    assert step.algorithm == "numpy" and "not igemm, since" in step.why and "copies" in step.why and "KiB to the host" in step.why
+    assert step.algorithm == "cpu" and "not igemm, since" in step.why and "copies" in step.why and "KiB to the host" in step.why
     assert "not igemm, since" in program.explain()
     # The next session knows it without trying.
     check.device_check.cache_clear()
@@ -166,10 +166,10 @@ def test_what_no_kernel_does_right_is_done_by_the_host(where, fresh, sabotage, m
 def test_a_mended_kernel_is_used_again(where, sabotage, fresh):
     sabotage("conv_igemm", *BROKEN["wrong"][1:3])
     with pytest.warns(pc.DeviceWarning):
-        assert conv_step(convolution(where)[0]).algorithm == "numpy"
+        assert conv_step(convolution(where)[0]).algorithm == "cpu"
     sabotage("conv_igemm", "((a) - (b) + (c))", "((a) * (b) + (c))")  # other source, other verdict
     program, error = convolution(where)
-    assert conv_step(program).algorithm != "numpy" and error < 1e-5
+    assert conv_step(program).algorithm != "cpu" and error < 1e-5
 
 
 def test_a_forced_algorithm_that_fails_is_an_error(where, sabotage):

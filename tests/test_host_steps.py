@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import pycl_cnn as pc
+from pycl_cnn import nn, optim
+from pycl_cnn.backends import backend
+from pycl_cnn.backends.host import HostStep
 from pycl_cnn.eager import finish
 from pycl_cnn.graph import Graph
 from pycl_cnn.ops.base import Spec
@@ -117,3 +120,30 @@ def test_what_depends_on_weights_alone_is_evaluated_once(device):
     for _ in range(3):
         np.testing.assert_allclose(program.run(np.ones((2, 3), np.float32)), [[0, 2, 4]] * 2)
     assert len(calls) == 1 and len(program.setup_steps) == 1
+
+
+def test_the_cpu_backend_does_what_no_kernel_is_right_for(monkeypatch):
+    """A whole step of training on an OpenCL device none of whose kernels passed the check."""
+    device = next((device for device in pc.devices() if device.backend == "opencl"), None)
+    if device is None:
+        pytest.skip("no OpenCL device")
+    kind = type(backend("opencl"))
+    monkeypatch.setattr(kind, "examine", lambda *_: None)
+    monkeypatch.setattr(kind, "problem", lambda *_: "" if isinstance(_[1], HostStep) else "it is wrong")
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((4, 3, 8, 8)).astype(np.float32), np.array([0, 1, 2, 1])
+
+    def trained(where):
+        pc.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, stride=2, groups=2), nn.Flatten(), nn.Linear(8, 3)]
+        trainer = pc.Trainer(nn.Sequential(*layers), nn.CrossEntropyLoss(), optim.SGD(lr=0.1, momentum=0.9), device=where)
+        trainer.fit((x, labels), epochs=2, batch_size=4, progress=False)
+        return trainer.model
+
+    with pytest.warns(pc.DeviceWarning, match="cpu takes its place"):
+        found = trained(device)
+    for (name, array), expected in zip(found.state_dict().items(), trained("cpu").state_dict().values(), strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+    with pytest.warns(pc.DeviceWarning):
+        program = pc.compile(found.eval(), x.shape, device=device)
+    assert {step.algorithm for step in program.steps} <= {"cpu", "numpy"} and "cpu" in {step.algorithm for step in program.steps}

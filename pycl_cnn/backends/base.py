@@ -191,7 +191,7 @@ class Backend:
         prepared.algorithm, prepared.reason, prepared.settled = algorithm, reason, node.settled
 
     def _choose(self, graph: Graph, node: Node, device: Device, force: Mapping[str, str], precision: str) -> None:
-        from .host import HOST_STEP
+        from .host import last_resort
 
         kind = type(node.op).__name__
         wanted = force.get(kind)
@@ -209,7 +209,8 @@ class Backend:
             problems.append(f"not {algorithm.name}, since {problem}")
         if problems and wanted is None:
             if chosen is None:
-                chosen, reason = HOST_STEP, HOST_STEP.copies(node)
+                chosen = last_resort(node)
+                reason = chosen.copies(node)
             warnings.warn(f"{kind} on {device}: {'; '.join(problems)}; {chosen.name} takes its place", DeviceWarning, stacklevel=2)
         if chosen is not None:
             if left_out:

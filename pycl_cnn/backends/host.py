@@ -1,16 +1,17 @@
-"""Steps that run on the host, for every backend: what NumPy evaluates, between the backend's kernels.
+"""Steps that run on the host, for every backend, between the backend's kernels.
 
-Two kinds of node come here: `HostOp`, which is written for NumPy, and movements of elements that are not four bytes long, which is
-what kernels move. Nothing is hidden: such a step has the algorithm "numpy" and says in `explain` what is copied.
+NumPy evaluates two kinds of node: `HostOp`, which is written for it, and movements of elements that are not four bytes long, which is
+what kernels move. A node for which a device has no kernel left that is right is done by the CPU backend's kernel. Nothing is hidden: such steps
+have the algorithms "numpy" and "cpu", and say in `explain` what is copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..graph import Node, Value
+from ..graph import Graph, Node, Value
 from ..ops.base import Op
 from ..ops.host import HostOp
 from ..ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
@@ -36,21 +37,58 @@ class HostStep(Algorithm):
         cause = "evaluated on the host" if isinstance(node.op, HostOp) else f"no kernel moves {node.inputs[0].dtype} along {len(node.outputs[0].shape)} axes"
         return cause if device.backend == "cpu" else f"{cause}; {self.copies(node)}"
 
-    @staticmethod
-    def copies(node: Node) -> str:
+    def runner(self, node: Node) -> Callable[..., Sequence[np.ndarray]]:
+        """What gives the node's outputs for its inputs."""
+        return node.op.reference
+
+    def copies(self, node: Node) -> str:
         """What such a step costs on a device that is not the host."""
         down, up = (sum(value.nbytes for value in dict.fromkeys(values)) / 1024 for values in (node.inputs, node.outputs))
         return f"copies {down:.1f} KiB to the host, {up:.1f} KiB back"
 
 
-def evaluate(node: Node, read: Callable[[Value], np.ndarray], write: Callable[[Value, np.ndarray], None]) -> None:
-    """Do a node's work: `read` gives its inputs, `write` takes its outputs."""
-    results = node.op.reference(*(read(value) for value in node.inputs))
+class NativeStep(HostStep):
+    """The CPU backend's kernel for the operation, as a program of its own."""
+
+    name = "cpu"
+
+    def runner(self, node: Node) -> Callable[..., Sequence[np.ndarray]]:
+        from . import backend
+
+        native = backend("cpu")
+        program = native.compile(_alone(node), native.devices()[0], {})
+
+        def run(*arrays: np.ndarray) -> Sequence[np.ndarray]:
+            results = program.run(*arrays)
+            return results if isinstance(results, tuple) else (results,)
+
+        return run
+
+
+def last_resort(node: Node) -> HostStep:
+    """Who does a node that a device has no kernel for: the CPU backend where it has one, else NumPy."""
+    from . import backend
+
+    native = backend("cpu")
+    algorithm = next(native.candidates(_alone(node).outputs[0].node, native.devices()[0], {}), None)
+    return HOST_STEP if algorithm is None or isinstance(algorithm, HostStep) else NATIVE_STEP
+
+
+def _alone(node: Node) -> Graph:
+    """A graph of this node alone, which takes its inputs one by one."""
+    graph = Graph()
+    graph.outputs = list(graph.add(node.op, *(graph.input(f"x{place}", value.shape, value.dtype) for place, value in enumerate(node.inputs))))
+    return graph
+
+
+def evaluate(run: Callable[..., Sequence[np.ndarray]], node: Node, read: Callable[[Value], np.ndarray], write: Callable[[Value, np.ndarray], None]) -> None:
+    """Do a node's work by its runner: `read` gives its inputs, `write` takes its outputs."""
+    results = run(*(read(value) for value in node.inputs))
     for value, result in zip(node.outputs, results, strict=True):
         if value.nbytes:
             write(value, np.asarray(result, value.dtype))
 
 
-HOST_STEP = HostStep()
+HOST_STEP, NATIVE_STEP = HostStep(), NativeStep()
 #: The last choice of every backend that has kernels.
 HOST_ALGORITHMS: dict[type[Op], list[Algorithm]] = {op: [HOST_STEP] for op in (HostOp, Transpose, Copy, Expand, Slice, Flip, Pad, Concat)}

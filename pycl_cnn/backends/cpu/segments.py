@@ -133,7 +133,7 @@ class Segments:
             if segment.kernels is not None:
                 segment.kernels.run(threads)
             elif segment.host is not None:
-                evaluate(segment.host.node, self._array, self._write)
+                evaluate(segment.host.node.op.reference, segment.host.node, self._array, self._write)
 
     def profile(self, threads: int) -> Iterator[tuple[int, float]]:
         """All steps, in order: (number of the step, seconds) of every call."""
@@ -143,5 +143,5 @@ class Segments:
                     yield number, nanoseconds * 1e-9
             elif segment.host is not None:
                 start = perf_counter()
-                evaluate(segment.host.node, self._array, self._write)
+                evaluate(segment.host.node.op.reference, segment.host.node, self._array, self._write)
                 yield segment.steps[0], perf_counter() - start

@@ -73,11 +73,12 @@ class HostLaunch:
     `place` gives the buffer of a value and its offset in bytes.
     """
 
-    __slots__ = ("_copy", "_node", "_place", "_queue")
+    __slots__ = ("_copy", "_node", "_place", "_queue", "_run")
 
     def __init__(self, context, node, place):
         self._copy = _devices.import_pyopencl().enqueue_copy
         self._queue, self._node, self._place = context.queue, node, place
+        self._run = node.algorithm.runner(node)
 
     def _read(self, value):
         array = numpy.empty(value.spec.nbytes, numpy.uint8)
@@ -92,4 +93,4 @@ class HostLaunch:
 
     def enqueue(self):
         """Does it now: the copies wait for what stands in the queue before."""
-        evaluate(self._node, self._read, self._write)
+        evaluate(self._run, self._node, self._read, self._write)
