@@ -231,6 +231,29 @@ def test_a_wrong_variant_gives_way_to_another_of_its_algorithm(where, sabotage, 
     assert error < 1e-5 and step.algorithm == "igemm" and "MR=2" in step.why and "kills its process" in step.why
 
 
+def test_a_device_that_was_short_of_memory_is_asked_again_by_the_next_process(where, fresh, monkeypatch):
+    short = [trials.Outcome(None, "the device has no memory", 0, "conv_igemm", passing=True)]
+    with monkeypatch.context() as now:
+        now.setattr(trials, "run", lambda _, requests: short * len(requests))
+        with pytest.warns(pc.DeviceWarning, match="the device has no memory"):
+            program, error = convolution(where)
+        assert error < 1e-6 and conv_step(program).algorithm == "cpu"
+    assert not [entry for entry in verdicts(fresh).values() if not entry["ok"]]
+    check.device_check.cache_clear()  # as another process begins
+    program, error = convolution(where)
+    assert error < 1e-5 and conv_step(program).algorithm != "cpu"
+
+
+def test_only_the_kernel_that_failed_loses_its_variant(where):
+    """Of a unit with two tuned kernels, one of which did not build; where its result alone is wrong both are suspects."""
+    variants = {name: Variant.of(name, MR=2) for name in ("conv_igemm", "winograd")}
+    unit = check.Unit("Conv by both", ("conv_igemm.conv_igemm -DMR=2 #0", "winograd.winograd_input #0"), None, (), None, tuple(variants.items()))
+    device_check = check.device_check(where.index)
+    assert device_check._suspects(unit) == list(variants.items())
+    device_check._verdicts[unit.kernels[0]] = check.Verdict(unit.kernels[0], unit.kernels[:1], False, problem="does not build")
+    assert device_check._suspects(unit) == [("conv_igemm", variants["conv_igemm"])]
+
+
 def test_loops_that_measure_the_device_are_tried_before(where, sabotage, fresh):
     context = open_context(where.index)
     assert ceilings.problem(context) == "" and any(key.startswith("ceilings") for key in verdicts(fresh))
