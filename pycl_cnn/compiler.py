@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import random
+from .arrays import as_input_array
 from .autodiff import gradients
 from .backends import backend
 from .backends.base import Device, Program
@@ -24,7 +25,7 @@ from .ops.movement import Expand, Reshape, Transpose
 from .ops.optimizer import UpdateRule
 from .passes import canonical, optimised
 from .placement import device as find_device
-from .trace import Symbol, Tracer, as_input_array, emit, tracing
+from .trace import Symbol, Tracer, emit, tracing
 
 Spec = tuple[tuple[int, ...], Any]
 

@@ -11,13 +11,14 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from .arrays import as_input_array
 from .backends import backend
 from .backends.base import Device, Program
 from .graph import Graph
 from .nn.parameter import Parameter
 from .passes import canonical, optimised
 from .placement import device as find_device
-from .trace import Tracer, as_input_array, tracing
+from .trace import Tracer, tracing
 
 P = TypeVar("P")  # a program, or what stands for one
 R = TypeVar("R")

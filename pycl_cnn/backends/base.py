@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..arrays import as_input_array
 from ..errors import DeviceError, DeviceMemoryError, DeviceWarning, DtypeError, ShapeError, UnsupportedError
 from ..graph import Graph, Node, Value
 from ..ops.base import FLOAT, INT, Op
@@ -387,8 +388,6 @@ class Program:
 
     @staticmethod
     def _converted(name: str, value: Value, array: Any) -> np.ndarray:
-        from ..trace import as_input_array
-
         array = as_input_array(array, "run") if value.dtype in (FLOAT, INT) else np.asarray(array)
         if array.shape != value.shape:
             raise ShapeError("run", f"input {name!r} must have the shape the program was made for", expected=value.shape, given=array.shape)

@@ -14,6 +14,12 @@ from time import perf_counter
 import numpy as np
 
 from ..cache import read_cache, update_cache
+from ..geometry import ConvGeometry
+from ..graph import Graph
+from ..ops.conv import Conv, Epilogue
+from ..ops.leaf import State
+from ..ops.pointwise import Activation
+from . import backend
 from .base import Device
 from .ceilings import machine_key
 
@@ -92,17 +98,16 @@ def _measured(native: Device, device: Device) -> Result:
 
 def _runner(device: Device, edge: int, layers: int) -> Callable[[], object]:
     """A run of `layers` convolutions 3x3 with ReLU on one image, copies to and from the device included."""
-    from ..compiler import compile as compile_model
-    from ..nn import Conv2d, ReLU, Sequential
-    from ..nn.init import skipped
-
-    with skipped():
-        model = Sequential(*(layer for _ in range(layers) for layer in (Conv2d(CHANNELS, CHANNELS, 3, padding=1), ReLU()))).eval()
-    generator = np.random.default_rng(0)
-    for parameter in model.parameters():
-        parameter.data = (0.05 * generator.standard_normal(parameter.shape)).astype(np.float32)
+    generator, graph = np.random.default_rng(0), Graph()
     x = generator.standard_normal((1, edge, edge, CHANNELS), dtype=np.float32)
-    program = compile_model(model, x.shape, device=device, layout="NHWC", algorithms={"Conv": "igemm"})
+    filters = (CHANNELS, 3, 3, CHANNELS)
+    states = {f"w{layer}": 0.05 * generator.standard_normal(filters, dtype=np.float32) for layer in range(layers)}
+    convolution = Conv(ConvGeometry.forward("race", x.shape, filters, padding=1), Epilogue(activation=Activation("relu")))
+    y = graph.input("x", x.shape)
+    for name in states:
+        y = graph.apply(convolution, y, graph.state(State.plain(name, filters)))
+    graph.outputs = [y]
+    program = backend(device.backend).compile(graph, device, states, {"Conv": "igemm"})
     if not np.isfinite(program.run(x)).all():
         raise ArithmeticError("the results are not finite")
     return lambda: program.run(x)
