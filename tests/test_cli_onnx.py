@@ -230,6 +230,7 @@ def test_compare_takes_shapes_and_dtypes_from_files(call, tmp_path):
     status, out, err = call("compare", path, tmp_path / "x.npy", "--device", "cpu", "--runs", 1)
     assert status == 0 and "agrees: " in out, err
     assert "give --input-shape" in call("compare", path, "--device", "cpu")[2]
+    assert "files have shapes of their own" in call("compare", path, tmp_path / "x.npy", "--input-shape", "1,3", "--device", "cpu")[2]
 
 
 def test_compare_tells_a_difference(call, digits, monkeypatch):

@@ -181,6 +181,8 @@ def _write(path: str, infos: Sequence[ValueInfo], outputs: Sequence[Any]) -> Non
 def compare(options: argparse.Namespace) -> int:
     """Compare outputs and times with another runtime."""
     model = load(options.model)
+    if options.inputs and options.input_shape:
+        raise PyclError("compare: --input-shape is for random inputs; files have shapes of their own: leave one of them out")
     if options.inputs:
         inputs = read_arrays(model.inputs, options.inputs)
     else:
