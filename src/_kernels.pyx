@@ -435,10 +435,10 @@ cdef extern from "conv.h" nogil:
 
 cdef extern from "winograd.h" nogil:
     struct winograd_filters_members "winograd_filters_params":
-        int64_t tile, outs, reds, panel_width, offset, out_stride, red_stride, tap_row_stride, tap_col_stride
+        int64_t tile, panels, floats
     struct winograd_members "winograd_params":
         int64_t tile, images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
-        int64_t panel_width, tile_block, panel_block, transformed, activation
+        int64_t panel_width, tile_block, panel_block, transformed, taps, activation
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":
         int64_t images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
@@ -655,22 +655,25 @@ def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int
 
 
 def winograd_blocks(int64_t tile, int64_t tiles, int64_t outs, int64_t channels, isa=None):
-    """Default panel_width, tile_block, panel_block and transformed of winograd, as a dict. tiles: of tile x tile outputs, of all images."""
+    """Default panel_width, tile_block, panel_block, transformed and taps of winograd, as a dict. tiles: of tile x tile outputs, of all images."""
     cdef int64_t width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
-    cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), block
-    cdef int64_t vector_bytes = 4 * (tile + 2) * (tile + 2)  # a channel of a transformed tile
+    cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), frequencies = (tile + 2) * (tile + 2), block
+    cdef bint taps
     # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
     if tiles <= outs and panels >= FEWEST_TASKS // 2:
-        block = conv_blocks(tiles, conv_blocks(tiles, 4 * rows))
-        return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1}
+        # Tasks that multiply many tiles by a panel transform its filters themselves, and so do those whose filters no cache would hold.
+        taps = tiles >= 32 or frequencies * outs * channels >= 1 << 24
+        block = min(9 * rows, max(4 * rows, tiles * panels // FEWEST_TASKS)) if taps else 4 * rows
+        block = conv_blocks(tiles, conv_blocks(tiles, block))
+        return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps}
     # The transformed inputs of a task take half of a second-level cache of 1 MiB at most; a dozen tasks keep several threads
     # busy, of at least half a register tile.
-    cdef int64_t most = max(rows, min(3 * rows, 524288 // (vector_bytes * max(1, channels)) // rows * rows))
+    cdef int64_t most = max(rows, min(3 * rows, 131072 // (frequencies * max(1, channels)) // rows * rows))
     block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, FEWEST_TASKS)))
     block = conv_blocks(tiles, conv_blocks(tiles, block))
     cdef int64_t blocks = conv_blocks(tiles, block)
     cdef int64_t panel_blocks = min(panels, conv_blocks(FEWEST_TASKS, blocks))
-    return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0}
+    return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0, "taps": 0}
 
 
 def winograd_gradient_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):

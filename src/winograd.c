@@ -3,25 +3,15 @@
  *     task = tile_block tiles x panel_block panels
  *       transform the inputs of all tiles          V[frequency][register tile][channel / CHUNK][tile][CHUNK]
  *       for each panel
- *         for each frequency                        M[frequency][tile][panel_width] = V[frequency] x panel
+ *         for each row of frequencies
+ *           transform the filters, unless they are     U[frequency][channel][panel_width]
+ *           for each frequency in it                    M[frequency][tile][panel_width] = V[frequency] x U[frequency]
  *         transform the products of each tile, epilogue, store */
 #include "winograd.h"
 #include "conv_epilogue.h"
 #include "isa.h"
 
 /* ---- what the transforms of all sizes share ------------------------------------------------------------------------- */
-
-/* Filters are read in blocks of so many reds: what lies together in one direction is used before it leaves the cache. */
-enum { FILTER_REDS = 16 };
-
-static void filters_read(const struct winograd_filters_params *p, const float *source, int64_t lanes, int64_t count,
-                         float block[9][FILTER_REDS][NR]) {
-    for (int64_t lane = 0; lane < lanes; lane++)
-        for (int64_t tap = 0; tap < 9; tap++) {
-            const float *g = source + lane * p->out_stride + tap / 3 * p->tap_row_stride + tap % 3 * p->tap_col_stride;
-            for (int64_t i = 0; i < count; i++) block[tap][i][lane] = g[i * p->red_stride];
-        }
-}
 
 /* The images that tiles are taken from. */
 struct winograd_input {
@@ -59,7 +49,7 @@ static void output_part(const struct winograd_output *out, const vf *sums, int64
 #undef TILE
 
 struct winograd_transforms {
-    void (*filters)(const struct winograd_filters_params *p, const float *source, int64_t lanes, float *panel);
+    void (*filters)(int64_t row, const float *taps, int64_t floats, float *u, int64_t stride);
     void (*input)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
                   int64_t frequency_stride, int64_t block, int64_t block_stride);
     void (*output)(const float *m, int64_t frequency_stride, const struct winograd_output *out, int64_t rows, int64_t cols);
@@ -76,10 +66,9 @@ static const struct winograd_transforms winograd_transforms[] = {
 void KERNEL(winograd_filters)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct winograd_filters_params *p = params;
-    const int64_t frequencies = (p->tile + 2) * (p->tile + 2), out = task * p->panel_width;
-    winograd_transforms[p->tile].filters(p, (const float *)buffers[0] + p->offset + out * p->out_stride,
-                                         min_i64(p->panel_width, p->outs - out),
-                                         (float *)buffers[1] + frequencies * out * p->reds);
+    const int64_t side = p->tile + 2, panel = task / side, row = task % side;
+    winograd_transforms[p->tile].filters(row, (const float *)buffers[0] + panel * 9 * p->floats, p->floats,
+                                         (float *)buffers[1] + task * side * p->floats, p->floats);
 }
 
 struct tile_place {
@@ -119,7 +108,7 @@ void KERNEL(winograd_inputs)(const void *params, void *const *buffers, int64_t t
 
 void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     const struct winograd_params *p = params;
-    const int64_t frequencies = (p->tile + 2) * (p->tile + 2);
+    const int64_t side = p->tile + 2, frequencies = side * side;
     const int64_t all = winograd_tiles(p), tile_blocks = ceil_div(all, p->tile_block);
     const int64_t width = p->panel_width, panels = ceil_div(p->outs, width);
     const int64_t begin = task % tile_blocks * p->tile_block, count = min_i64(p->tile_block, all - begin);
@@ -127,21 +116,30 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
     const int64_t panel_end = min_i64(panels, panel_begin + p->panel_block);
     const int64_t row_floats = conv_round(p->channels, CHUNK), groups = ceil_div(count, MR); /* of rows of the register tile */
     const int64_t v_stride = winograd_stride(count * row_floats), m_stride = winograd_stride(count * width);
-    float *m = scratch, *v = m + frequencies * winograd_stride(p->tile_block * width);
+    const int64_t floats = p->channels * width; /* of a panel at one frequency */
+    float *m = scratch, *u = m + frequencies * winograd_stride(p->tile_block * width);
+    float *v = u + winograd_filter_floats(p);
     if (p->transformed) v = (float *)buffers[5] + frequencies * (begin * row_floats + begin / p->tile_block * CHUNK);
     else transform_tiles(p, buffers[0], begin, count, 0, count, v);
 
     for (int64_t panel = panel_begin; panel < panel_end; panel++) {
         const int64_t out = panel * width, lanes = min_i64(width, p->outs - out);
         gemm_tile *const *sizes = tiles_pixels[ceil_div(lanes, VL)];
-        const float *filters = (const float *)buffers[1] + panel * frequencies * p->channels * width;
-        for (int64_t f = 0; f < frequencies; f++)
-            for (int64_t group = 0, first = 0; group < groups; group++) {
-                const int64_t rows = tile_rows(count, groups, group);
-                sizes[rows](p->channels, v + f * v_stride + first * row_floats, filters + f * p->channels * width, width,
-                            m + f * m_stride + first * width, width, 0);
-                first += rows;
+        for (int64_t row = 0; row < side; row++) {
+            const float *filters = (const float *)buffers[1] + (panel * side + row) * side * floats;
+            int64_t stride = floats;
+            if (p->taps) {
+                filters = u, stride = winograd_stride(floats);
+                winograd_transforms[p->tile].filters(row, (const float *)buffers[1] + panel * 9 * floats, floats, u, stride);
             }
+            for (int64_t col = 0; col < side; col++)
+                for (int64_t f = row * side + col, group = 0, first = 0; group < groups; group++) {
+                    const int64_t rows = tile_rows(count, groups, group);
+                    sizes[rows](p->channels, v + f * v_stride + first * row_floats, filters + col * stride, width,
+                                m + f * m_stride + first * width, width, 0);
+                    first += rows;
+                }
+        }
         struct winograd_output target = {.bias = buffers[2] ? (const float *)buffers[2] + out : NULL,
                                          .row_stride = p->out_cols * p->outs, .col_stride = p->outs, .lanes = lanes,
                                          .end = epilogue(p->activation, p->alpha, p->beta)};

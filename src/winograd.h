@@ -10,7 +10,8 @@
  *
  * Many tiles: a task transforms its own inputs, and everything of it stays in the core's second-level cache but the filters,
  * which stream. Few tiles of many channels: the inputs are transformed first, by winograd_inputs, and the tasks share out the
- * filters, so that these are read once. */
+ * filters, so that these are read once. Large filters are kept as they are: a task transforms those of a panel a row of frequencies
+ * at a time, when it needs them, and the result stays in its cache. Transformed they are 16/9, 4 or 64/9 times as large. */
 #ifndef PYCL_CNN_WINOGRAD_H
 #define PYCL_CNN_WINOGRAD_H
 
@@ -19,21 +20,20 @@
 /* Of the weight gradient, which has tiles of 4. */
 enum { WINOGRAD_OUT = 4, WINOGRAD_IN = 6, WINOGRAD_FREQUENCIES = 36 };
 
-/* winograd_filters  filters -> panels of winograd
- * buffers: 0 source, 1 panels [panel][frequency][reds][panel_width], zero for lanes past outs
- * Filter (o, i) has tap (r, s) at source[offset + o*out_stride + i*red_stride + r*tap_row_stride + s*tap_col_stride].
+/* winograd_filters  panels of pack_panels -> panels of winograd
+ * buffers: 0 taps [panel][9][reds][panel_width], 1 [panel][frequency][reds][panel_width]
+ * A task makes a row of the frequencies of a panel.
  * tasks: winograd_filters_tasks(); no scratch */
 struct winograd_filters_params {
     int64_t tile; /* 2, 4 or 6 outputs a side */
-    int64_t outs, reds;
-    int64_t panel_width;
-    int64_t offset, out_stride, red_stride, tap_row_stride, tap_col_stride; /* floats, any sign */
+    int64_t panels;
+    int64_t floats; /* reds * panel_width */
 };
 
 /* winograd  y = act(conv(x, filters) + bias + residual)
- * buffers: 0 x [images][rows][cols][channels], 1 panels (of winograd_filters), 2 bias [outs] or NULL, 3 residual (laid out
- *          as y) or NULL, 4 y [images][out_rows][out_cols][outs], 5 transformed inputs, of winograd_inputs with the same
- *          params, or NULL. y and residual may be the same memory.
+ * buffers: 0 x [images][rows][cols][channels], 1 panels (of winograd_filters, or with `taps` of pack_panels), 2 bias [outs] or
+ *          NULL, 3 residual (laid out as y) or NULL, 4 y [images][out_rows][out_cols][outs], 5 transformed inputs, of
+ *          winograd_inputs with the same params, or NULL. y and residual may be the same memory.
  * A task computes tile_block tiles by panel_block panels.
  * tasks: winograd_tasks(); scratch: winograd_scratch_bytes() */
 struct winograd_params {
@@ -43,6 +43,7 @@ struct winograd_params {
     int64_t pad_top, pad_left; /* output (0, 0) reads the input from (-pad_top, -pad_left) on */
     int64_t panel_width, tile_block, panel_block;
     int64_t transformed; /* whether there is buffer 5 */
+    int64_t taps;        /* whether tasks transform the filters */
     ACTIVATION_MEMBERS
 };
 
@@ -66,7 +67,7 @@ struct winograd_gradient_params {
 };
 
 static inline int64_t winograd_filters_tasks(const struct winograd_filters_params *p) {
-    return conv_blocks(p->outs, p->panel_width);
+    return p->panels * (p->tile + 2);
 }
 
 static inline int64_t winograd_tiles(const struct winograd_params *p) {
@@ -82,11 +83,16 @@ static inline int64_t winograd_tasks(const struct winograd_params *p) {
  * frequency, and those are to lie in different sets of the first-level cache. */
 static inline int64_t winograd_stride(int64_t floats) { return conv_round(floats, CHUNK) | CHUNK; }
 
-/* The products of one panel, and the transformed inputs of the task unless they are in a buffer. */
+/* Floats of a row of frequencies of a panel's filters, where the task transforms them. */
+static inline int64_t winograd_filter_floats(const struct winograd_params *p) {
+    return p->taps ? (p->tile + 2) * winograd_stride(p->channels * p->panel_width) : 0;
+}
+
+/* The products of one panel, its filters, and the transformed inputs of the task unless they are in a buffer. */
 static inline int64_t winograd_scratch_bytes(const struct winograd_params *p) {
     const int64_t frequencies = (p->tile + 2) * (p->tile + 2);
     const int64_t inputs = p->transformed ? 0 : winograd_stride(p->tile_block * conv_round(p->channels, CHUNK));
-    return 4 * frequencies * (winograd_stride(p->tile_block * p->panel_width) + inputs);
+    return 4 * (frequencies * (winograd_stride(p->tile_block * p->panel_width) + inputs) + winograd_filter_floats(p));
 }
 
 /* Transformed inputs of all tiles. */

@@ -43,25 +43,34 @@ ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t t
     u[(IN - 1) * to] = g2;
 }
 
-/* The panel of the outs whose filters begin at `source`. */
-static void NAME(transform_filters)(const struct winograd_filters_params *p, const float *source, int64_t lanes, float *panel) {
-    const int64_t width = p->panel_width, step = p->reds * width;
-    float block[9][FILTER_REDS][NR];
-    memset(block, 0, sizeof(block)); /* the lanes past outs stay zero */
-    for (int64_t begin = 0; begin < p->reds; begin += FILTER_REDS) {
-        const int64_t count = min_i64(FILTER_REDS, p->reds - begin);
-        filters_read(p, source + begin * p->red_stride, lanes, count, block);
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t lane = 0; lane < width; lane += VL) {
-                vf g[9], half[3 * IN], u[IN];
-                for (int tap = 0; tap < 9; tap++) g[tap] = vf_load(block[tap][i] + lane);
-                for (int col = 0; col < 3; col++) NAME(filter_line)(g + col, 3, half + col, 3);
-                float *target = panel + (begin + i) * width + lane;
-                for (int row = 0; row < IN; row++) {
-                    NAME(filter_line)(half + row * 3, 1, u, 1);
-                    for (int col = 0; col < IN; col++) vf_store(target + (row * IN + col) * step, u[col]);
-                }
-            }
+/* One row of the frequencies of `floats` filters: that in column `col` goes to u[col * stride]. Tap t is at taps[t * floats]. */
+ALWAYS_INLINE void NAME(filter_row)(const int row, const float *taps, int64_t floats, float *u, int64_t stride) {
+    for (int64_t i = 0; i < floats; i += VL) {
+        vf column[3], line[IN], half[3];
+        for (int col = 0; col < 3; col++) {
+            for (int tap = 0; tap < 3; tap++) column[tap] = vf_load(taps + (tap * 3 + col) * floats + i);
+            NAME(filter_line)(column, 1, line, 1);
+            half[col] = line[row]; /* the others are not computed */
+        }
+        NAME(filter_line)(half, 1, line, 1);
+        for (int col = 0; col < IN; col++) vf_store(u + col * stride + i, line[col]);
+    }
+}
+
+static void NAME(transform_filters)(int64_t row, const float *taps, int64_t floats, float *u, int64_t stride) {
+    switch (row) {
+    case 0: NAME(filter_row)(0, taps, floats, u, stride); break;
+    case 1: NAME(filter_row)(1, taps, floats, u, stride); break;
+    case 2: NAME(filter_row)(2, taps, floats, u, stride); break;
+    case 3: NAME(filter_row)(3, taps, floats, u, stride); break;
+#if TILE > 2
+    case 4: NAME(filter_row)(4, taps, floats, u, stride); break;
+    case 5: NAME(filter_row)(5, taps, floats, u, stride); break;
+#endif
+#if TILE > 4
+    case 6: NAME(filter_row)(6, taps, floats, u, stride); break;
+    case 7: NAME(filter_row)(7, taps, floats, u, stride); break;
+#endif
     }
 }
 

@@ -25,6 +25,8 @@ CONVOLUTIONS = {
     "3x3-one-tile": ((1, (4, 3), 16), (17, (3, 3)), {"padding": 1}),
     "3x3-valid": ((3, (8, 8), 20), (35, (3, 3)), {}),
     "3x3-few-tiles-of-many-channels": ((5, (7, 6), 35), (200, (3, 3)), {"padding": 1}),
+    "3x3-filters-transformed-by-tasks": ((5, (13, 14), 35), (260, (3, 3)), {"padding": 1}),
+    "3x3-filters-transformed-by-tasks-backward": ((5, (13, 14), 260), (19, (3, 3)), {"padding": 1}),
     "3x3-padding-4": ((1, (5, 6), 8), (9, (3, 3)), {"padding": 4}),
     "3x3-stride-2": ((2, (9, 8), 6), (10, (3, 3)), {"stride": 2, "padding": 1}),
     "5x5-one-channel": ((2, (12, 12), 1), (6, (5, 5)), {"padding": 2}),

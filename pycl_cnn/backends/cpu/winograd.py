@@ -10,7 +10,7 @@ from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
 from . import _kernels
-from .conv import epilogue_buffers, epilogue_members, roles
+from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, roles
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
 
 # Of a core of today; only the ratios matter: flop in a nanosecond, bytes of filters in a nanosecond, and the nanoseconds that a float of
@@ -31,21 +31,22 @@ def tiles_of(outputs: tuple[int, ...], tile: int = 4) -> int:
 
 @dataclass(frozen=True)
 class TransformFilters(Op):
-    """Filters of 3x3 taps transformed for winograd: [panel][frequency][reds][panel_width]."""
+    """Packed filters of 3x3 taps, transformed: [panel][frequency][reds][panel_width]."""
 
-    members: tuple[tuple[str, int], ...]
+    tile: int
+    panels: int
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
-        m = dict(self.members)
-        return (floats(-(-m["outs"] // m["panel_width"]) * (m["tile"] + 2) ** 2 * m["reds"] * m["panel_width"]),)
+        return (floats(inputs[0].size // 9 * (self.tile + 2) ** 2),)
 
 
 class TransformFiltersAlgorithm(CpuAlgorithm):
     name = "winograd_filters"
 
     def launches(self, node: Node) -> list[Launch]:
-        assert isinstance(node.op, TransformFilters)
-        return [conv_launch("winograd_filters", (node.inputs[0], node.outputs[0]), **dict(node.op.members))]
+        op, taps = node.op, node.inputs[0]
+        assert isinstance(op, TransformFilters)
+        return [conv_launch("winograd_filters", (taps, node.outputs[0]), tile=op.tile, panels=op.panels, floats=taps.spec.size // 9 // op.panels)]
 
 
 def direct_cost(c: int, k: int, target: tuple[int, ...]) -> float:
@@ -87,19 +88,26 @@ class Winograd(CpuAlgorithm):
         _, _, source, target = roles(node.op)
         forward = isinstance(node.op, Conv)
         channels = node.inputs[1].shape[3]
-        members = {
-            "tile": self.tile,
+        blocks = self._blocks(node)
+        layout = {
+            "groups": 1,
             "outs": target[3],
+            "tap_rows": 3,
+            "tap_cols": 3,
             "reds": source[3],
-            "panel_width": self._blocks(node)["panel_width"],
+            "panel_width": blocks["panel_width"],
             "offset": 0 if forward else 8 * channels,
+            "group_stride": 0,
             "out_stride": 9 * channels if forward else 1,
-            "red_stride": 1 if forward else 9 * channels,
             "tap_row_stride": 3 * channels if forward else -3 * channels,
             "tap_col_stride": channels if forward else -channels,
+            "red_stride": 1 if forward else 9 * channels,
         }
         with graph.at(node):
-            graph.rewire(node, 1, graph.apply(TransformFilters(tuple(members.items())), node.inputs[1]))
+            filters = graph.apply(PackPanels(make_panels([layout])), node.inputs[1])
+            if not blocks["taps"]:
+                filters = graph.apply(TransformFilters(self.tile, -(-target[3] // blocks["panel_width"])), filters)
+            graph.rewire(node, 1, filters)
         return node
 
     def _members(self, node: Node) -> dict[str, Any]:
