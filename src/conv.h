@@ -50,9 +50,11 @@ struct patch_geometry {
     float alpha, beta;
 
 /* ---- pack_panels: weights (or a matrix) -> panels of igemm -------------------------------------------------------
- * buffers: 0 source, 1 panels [groups][ceil(outs / panel_width)][tap_rows][tap_cols][reds][panel_width]
+ * buffers: 0 source, 1 panels [groups][ceil(outs / panel_width)][tap_rows][tap_cols][reds][panel_width], 2 factors
+ *          [groups*outs] or NULL
  * panels[g][p][r][s][i][lane] = source[offset + g*group_stride + (p*panel_width + lane)*out_stride
- *                                      + r*tap_row_stride + s*tap_col_stride + i*red_stride],  0 for lanes past outs
+ *                                      + r*tap_row_stride + s*tap_col_stride + i*red_stride] times the factor of the out,
+ *                               0 for lanes past outs
  * tasks: groups * ceil(outs / panel_width);  scratch: none */
 struct pack_panels_params {
     int64_t groups, outs, tap_rows, tap_cols, reds;

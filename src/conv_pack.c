@@ -68,15 +68,53 @@ static void pack_tap(const struct pack_panels_params *p, const float *source, in
     }
 }
 
+/* Rows of `width` floats that are transposed in one go, in the L1 cache. */
+enum { PACK_ROWS = 256 };
+
+/* Whether filters lie one behind the other, and the taps of each channel side by side, as [outs][reds][taps]. */
+static int taps_lie_together(const struct pack_panels_params *p) {
+    const int64_t taps = p->tap_rows * p->tap_cols;
+    return taps > 1 && taps <= PACK_ROWS && p->red_stride == taps && p->tap_row_stride == p->tap_cols && p->tap_col_stride == 1;
+}
+
+/* All taps of a panel of such filters: every float of them is read once. */
+static void pack_filters(const struct pack_panels_params *p, const float *source, int64_t lanes, float *target) {
+    const int64_t width = p->panel_width, taps = p->tap_rows * p->tap_cols, most = PACK_ROWS / taps;
+    float block[PACK_ROWS * NR];
+    memset(block, 0, sizeof(block)); /* the lanes past outs stay zero */
+    for (int64_t begin = 0; begin < p->reds; begin += most) {
+        const int64_t count = min_i64(most, p->reds - begin);
+        pack_lines(source + begin * taps, p->out_stride, lanes, count * taps, block, width);
+        for (int64_t tap = 0; tap < taps; tap++)
+            for (int64_t i = 0; i < count; i++)
+                memcpy(target + (tap * p->reds + begin + i) * width, block + (i * taps + tap) * width, (size_t)width * sizeof(float));
+    }
+}
+
+static void scale_rows(float *target, int64_t rows, int64_t width, const float *factors, int64_t lanes) {
+    for (int64_t lane = 0; lane < lanes; lane += VL) {
+        const vf factor = vf_load_until(factors, lane, lanes);
+        for (int64_t row = 0; row < rows; row++) {
+            float *at = target + row * width;
+            vf_store_until(at, vf_load_until(at, lane, width) * factor, lane, width);
+        }
+    }
+}
+
 void KERNEL(pack_panels)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct pack_panels_params *p = params;
-    const int64_t width = p->panel_width, panels = ceil_div(p->outs, width);
+    const int64_t width = p->panel_width, panels = ceil_div(p->outs, width), taps = p->tap_rows * p->tap_cols;
     const int64_t group = task / panels, panel = task % panels;
     const int64_t lanes = min_i64(width, p->outs - panel * width);
     const float *source = (const float *)buffers[0] + p->offset + group * p->group_stride + panel * width * p->out_stride;
-    float *target = (float *)buffers[1] + task * p->tap_rows * p->tap_cols * p->reds * width;
-    for (int64_t r = 0; r < p->tap_rows; r++)
-        for (int64_t s = 0; s < p->tap_cols; s++, target += p->reds * width)
-            pack_tap(p, source + r * p->tap_row_stride + s * p->tap_col_stride, lanes, target);
+    const float *factors = buffers[2];
+    float *target = (float *)buffers[1] + task * taps * p->reds * width;
+    if (taps_lie_together(p))
+        pack_filters(p, source, lanes, target);
+    else
+        for (int64_t tap = 0; tap < taps; tap++)
+            pack_tap(p, source + tap / p->tap_cols * p->tap_row_stride + tap % p->tap_cols * p->tap_col_stride, lanes,
+                     target + tap * p->reds * width);
+    if (factors) scale_rows(target, taps * p->reds, width, factors + group * p->outs + panel * width, lanes);
 }

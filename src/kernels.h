@@ -36,7 +36,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
 #define KERNELS(X)                                                                                                     \
     X(multiply_adds, struct multiply_adds_params, 1)                                                                   \
     X(copies, struct copies_params, 2)                                                                                 \
-    X(pack_panels, struct pack_panels_params, 2)                                                                       \
+    X(pack_panels, struct pack_panels_params, 3)                                                                       \
     X(igemm, struct igemm_params, 5)                                                                                   \
     X(conv_lines, struct conv_lines_params, 5)                                                                         \
     X(weight_gradient, struct weight_gradient_params, 3)                                                               \

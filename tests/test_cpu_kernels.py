@@ -107,7 +107,8 @@ def convolutions(draw, depthwise=False):
         "isa": draw(st.sampled_from(ISAS)), "bias": draw(st.booleans()), "residual": draw(st.booleans()),
         "activation": draw(st.sampled_from([NONE, RELU])),
         "pixel_block": draw(st.sampled_from([1, 5, 17, 64])), "panel_block": draw(st.integers(1, 3)),
-        "reduction_block": draw(st.sampled_from([16, 48, 4096])), "narrow": draw(st.booleans()), "lines": draw(st.booleans()),
+        "reduction_block": draw(st.sampled_from([16, 48, 4096])), "narrow": draw(st.booleans()),
+        "loaded": draw(st.booleans()), "factors": draw(st.booleans()), "lines": draw(st.booleans()),
         "parts": draw(st.integers(1, 4)), "seed": draw(st.integers(0, 2**31)),
     }
     if not depthwise and draw(st.integers(0, 3)) == 0:  # what the kernels read in place
@@ -181,6 +182,10 @@ def test_forward(c):
     pack = dict(groups=groups, outs=outs, tap_rows=c["r"], tap_cols=c["s"], reds=channels, panel_width=panel_width(c, outs),
                 offset=0, group_stride=outs * taps * channels, out_stride=taps * channels,
                 tap_row_stride=c["s"] * channels, tap_col_stride=channels, red_stride=1)
+    if c["loaded"]:  # w[k,c,r,s], as models have it
+        pack.update(tap_row_stride=c["s"], tap_col_stride=1, red_stride=taps)
+    source = np.ascontiguousarray(np.moveaxis(w, 3, 1)) if c["loaded"] else w
+    factors = random(rng, groups * outs)
     engines = [("igemm", blocks(c, outs))]
     if lines_apply(c):
         engines.append(("conv_lines", line_blocks(c, outs)))
@@ -188,12 +193,13 @@ def test_forward(c):
     for engine, sizes in engines:
         results.append(Guarded(residual.shape))
         members = dict(**forward_geometry(c, channels, outs), outs=outs, **sizes, **epilogue(c))
-        run([("pack_panels", pack, [1, 2]),
+        run([("pack_panels", pack, [1, 2, 6 if c["factors"] else None]),
              (engine, members, [0, 2, 3 if c["bias"] else None, 4 if c["residual"] else None, 5])],
-            [x, w, panels.array, bias, residual, results[-1].array], c["isa"], outputs=[2, 5])
+            [x, source, panels.array, bias, residual, results[-1].array, factors], c["isa"], outputs=[2, 5])
 
     seen = grouped(patches(x, c, c), groups)
-    weights = w.astype(np.float64).reshape(groups, outs, c["r"], c["s"], channels)
+    scaled = w * factors[:, None, None, None] if c["factors"] else w  # in float32, as they are packed
+    weights = scaled.astype(np.float64).reshape(groups, outs, c["r"], c["s"], channels)
     expected = np.einsum("nabrsgc,gkrsc->nabgk", seen, weights).reshape(residual.shape)
     magnitude = np.einsum("nabrsgc,gkrsc->nabgk", abs(seen), abs(weights)).reshape(residual.shape) + 2
     expected = expected + c["bias"] * bias.astype(np.float64) + c["residual"] * residual.astype(np.float64)
@@ -240,7 +246,7 @@ def test_input_gradient(c):
                     panel_width=panel_width(c, channels), offset=(r0 * c["s"] + s0) * channels,
                     group_stride=outs * c["r"] * c["s"] * channels, out_stride=1,
                     tap_row_stride=r_step * c["s"] * channels, tap_col_stride=s_step * channels,
-                    red_stride=c["r"] * c["s"] * channels), [1, len(arrays) - 1]))
+                    red_stride=c["r"] * c["s"] * channels), [1, len(arrays) - 1, None]))
             lines = c["lines"] and groups == 1 and floats and (s_count == 1 or col_step == 1)
             steps.append(("conv_lines" if lines else "igemm", dict(
                 images=c["n"], rows=c["oh"], cols=c["ow"], **dense(outs * groups, c["oh"], c["ow"]), groups=groups,
@@ -280,7 +286,7 @@ def test_matrix_product(m, n, k, transpose, isa, kind):
                 col_step=1, tap_rows=1, tap_cols=1, tap_row_start=0, tap_col_start=0, tap_row_step=1, tap_col_step=1,
                 out_offset=0, **dense(n, 1, m, "out_"), outs=n, panel_width=width, pixel_block=32, panel_block=2,
                 reduction_block=64, activation=kind, alpha=0.0, beta=0.0)
-    run([("pack_panels", pack, [1, 2]), ("igemm", gemm, [0, 2, None, None, 3])], [a, b, panels, y.array], isa, outputs=[3])
+    run([("pack_panels", pack, [1, 2, None]), ("igemm", gemm, [0, 2, None, None, 3])], [a, b, panels, y.array], isa, outputs=[3])
     right = (b.T if transpose else b).astype(np.float64)
     expected = a.astype(np.float64) @ right
     expected = np.maximum(expected, 0) if kind == RELU else expected
@@ -535,7 +541,7 @@ def test_spread_lines(data):
                    tap_rows=taps[0], tap_cols=taps[1], pad_top=pads[0][0], pad_left=pads[1][0], panel_width=width,
                    line_block=draw(st.integers(1, 40)))
     panels, dx = Guarded((-(-run_length // width) * taps[0] * outs * width,)), Guarded((n, *size, channels))
-    run([("pack_panels", pack, [1, 2]), ("spread_lines", members, [0, 2, 3])], [dy, w, panels.array, dx.array], isa, outputs=[2, 3])
+    run([("pack_panels", pack, [1, 2, None]), ("spread_lines", members, [0, 2, 3])], [dy, w, panels.array, dx.array], isa, outputs=[2, 3])
 
     expected, magnitude = (np.zeros((n, *(s + sum(p) for s, p in zip(size, pads)), channels)) for _ in range(2))
     for r in range(taps[0]):

@@ -8,8 +8,10 @@ from typing import Any
 from ...geometry import ConvGeometry, Phase, PhaseAxis
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from ...ops.movement import Reshape, Transpose
+from ...ops.pointwise import Binary
 from . import _kernels
-from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
+from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
 
 
 def epilogue_members(epilogue: Epilogue) -> dict[str, Any]:
@@ -79,7 +81,10 @@ class Panels:
 
 @dataclass(frozen=True)
 class PackPanels(Op):
-    """Weights (or a matrix) rearranged into the panels that igemm reads; one set for each phase, one behind the other."""
+    """Weights (or a matrix) rearranged into the panels that igemm reads; one set for each phase, one behind the other.
+
+    A second input has a factor for every out.
+    """
 
     panels: tuple[Panels, ...]
 
@@ -92,9 +97,33 @@ class PackPanelsAlgorithm(CpuAlgorithm):
 
     def launches(self, node: Node) -> list[Launch]:
         assert isinstance(node.op, PackPanels)
-        return [
-            conv_launch("pack_panels", (node.inputs[0], At(node.outputs[0], 4 * p.place)), **dict(p.members)) for p in node.op.panels if p.size
-        ]
+        weight, factors = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
+        return [conv_launch("pack_panels", (weight, At(node.outputs[0], 4 * p.place), factors), **dict(p.members)) for p in node.op.panels if p.size]
+
+
+def as_loaded(weight: Value) -> tuple[Value, Value | None, bool]:
+    """The filters w[k,c,r,s] that `weight` w[k,r,s,c] was transposed from, the factors of the outs that it was multiplied by, and
+    True: neither needs to be done before packing. Otherwise `weight` itself, None and False."""
+    whole, factors = weight, None
+    if isinstance(whole.op, Binary) and whole.op.kind == "mul" and whole.op.activation is None:
+        whole, along = whole.node.inputs
+        if not isinstance(along.op, Reshape) or along.shape != (weight.shape[0], 1, 1, 1):
+            return weight, None, False
+        factors = along.node.inputs[0]
+    if not isinstance(whole.op, Transpose) or whole.op.permutation != (0, 2, 3, 1) or (factors is not None and factors.shape != weight.shape[:1]):
+        return weight, None, False
+    return whole.node.inputs[0], factors, True
+
+
+def pack_filters(graph: Graph, weight: Value, layout: dict[str, int]) -> Value:
+    """Panels of all filters w[k,r,s,c/groups] for a forward convolution; `layout` lacks the strides."""
+    _, r, s, per_group = weight.shape
+    weight, factors, loaded = as_loaded(weight)
+    strides = (s, 1, r * s) if loaded else (s * per_group, per_group, 1)
+    element = r * s * per_group  # floats of a filter
+    names = "tap_row_stride", "tap_col_stride", "red_stride"
+    whole = {**layout, "offset": 0, "group_stride": layout["outs"] * element, "out_stride": element, **dict(zip(names, strides, strict=True))}
+    return graph.apply(PackPanels(make_panels([whole])), *([weight] if factors is None else [weight, factors]))
 
 
 def make_panels(layouts: list[dict[str, int]]) -> tuple[Panels, ...]:
@@ -147,28 +176,34 @@ class ImplicitGemm(CpuAlgorithm):
         _, r, s, per_group = g.weight_shape
         outs, reds = target[3] // g.groups, source[3] // g.groups
         element = r * s * per_group  # floats of one filter
-        forward = isinstance(node.op, Conv)
-        layouts = []
-        for phase in phases:
-            rows, cols = phase.rows, phase.cols
-            layouts.append(
-                {
-                    "groups": g.groups,
-                    "outs": outs,
-                    "tap_rows": rows.taps,
-                    "tap_cols": cols.taps,
-                    "reds": reds,
-                    "panel_width": self.blocks(phase, g.batch, outs, reds)["panel_width"],
-                    "offset": (rows.index * s + cols.index) * per_group,
-                    "group_stride": g.out_channels // g.groups * element,
-                    "out_stride": element if forward else 1,
-                    "tap_row_stride": rows.index_step * s * per_group,
-                    "tap_col_stride": cols.index_step * per_group,
-                    "red_stride": 1 if forward else element,
-                }
-            )
+        sizes = [
+            {
+                "groups": g.groups,
+                "outs": outs,
+                "tap_rows": phase.rows.taps,
+                "tap_cols": phase.cols.taps,
+                "reds": reds,
+                "panel_width": self.blocks(phase, g.batch, outs, reds)["panel_width"],
+            }
+            for phase in phases
+        ]
+        strides = [
+            {
+                "offset": (phase.rows.index * s + phase.cols.index) * per_group,
+                "group_stride": g.out_channels // g.groups * element,
+                "out_stride": 1,
+                "tap_row_stride": phase.rows.index_step * s * per_group,
+                "tap_col_stride": phase.cols.index_step * per_group,
+                "red_stride": element,
+            }
+            for phase in phases
+        ]
         with graph.at(node):
-            graph.rewire(node, 1, graph.apply(PackPanels(make_panels(layouts)), node.inputs[1]))
+            if isinstance(node.op, Conv):
+                panels = pack_filters(graph, node.inputs[1], sizes[0])
+            else:
+                panels = graph.apply(PackPanels(make_panels([a | b for a, b in zip(sizes, strides, strict=True)])), node.inputs[1])
+            graph.rewire(node, 1, panels)
         return node
 
     def launches(self, node: Node) -> list[Launch]:

@@ -10,7 +10,7 @@ from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
 from . import _kernels
-from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, roles
+from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
 
 # Of a core of today; only the ratios matter: flop in a nanosecond, bytes of filters in a nanosecond, and the nanoseconds that a float of
@@ -86,25 +86,14 @@ class Winograd(CpuAlgorithm):
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         _, _, source, target = roles(node.op)
-        forward = isinstance(node.op, Conv)
-        channels = node.inputs[1].shape[3]
-        blocks = self._blocks(node)
-        layout = {
-            "groups": 1,
-            "outs": target[3],
-            "tap_rows": 3,
-            "tap_cols": 3,
-            "reds": source[3],
-            "panel_width": blocks["panel_width"],
-            "offset": 0 if forward else 8 * channels,
-            "group_stride": 0,
-            "out_stride": 9 * channels if forward else 1,
-            "tap_row_stride": 3 * channels if forward else -3 * channels,
-            "tap_col_stride": channels if forward else -channels,
-            "red_stride": 1 if forward else 9 * channels,
-        }
+        channels, blocks = node.inputs[1].shape[3], self._blocks(node)
+        layout = {"groups": 1, "outs": target[3], "tap_rows": 3, "tap_cols": 3, "reds": source[3], "panel_width": blocks["panel_width"]}
+        turned = {"offset": 8 * channels, "group_stride": 0, "out_stride": 1, "tap_row_stride": -3 * channels, "tap_col_stride": -channels}
         with graph.at(node):
-            filters = graph.apply(PackPanels(make_panels([layout])), node.inputs[1])
+            if isinstance(node.op, Conv):
+                filters = pack_filters(graph, node.inputs[1], layout)
+            else:
+                filters = graph.apply(PackPanels(make_panels([layout | turned | {"red_stride": 9 * channels}])), node.inputs[1])
             if not blocks["taps"]:
                 filters = graph.apply(TransformFilters(self.tile, -(-target[3] // blocks["panel_width"])), filters)
             graph.rewire(node, 1, filters)
