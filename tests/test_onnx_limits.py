@@ -170,7 +170,7 @@ def test_little_that_asks_for_much(name, monkeypatch):
     """What is folded while a model is planned has a budget (made small here)."""
     base = 8 << 20
     monkeypatch.setattr(importer, "FOLDED_BASE", base)
-    monkeypatch.setattr(importer.Budget, "steps", 1000)
+    monkeypatch.setattr(importer, "MOST_STEPS", 1000)
     data = model(BOMBS[name]).SerializeToString()
     tracemalloc.start()
     try:
@@ -216,6 +216,13 @@ def node(op, inputs, **attributes):
     return helper.make_node(op, inputs, ["y"], **attributes)
 
 
+def looped(before, repeated):
+    """9,000 times the same."""
+    infos = [info("i", [], TensorProto.INT64), info("c", [], TensorProto.BOOL), info("v", [], TensorProto.INT64)]
+    body = helper.make_graph([repeated], "body", infos, infos[1:])
+    return [*before, constant("n", np.int64(9_000)), constant("t", np.bool_(True)), helper.make_node("Loop", ["n", "t", "n"], ["y"], body=body)]
+
+
 LONG = [info("x", [1 << 40, 0])]
 NUMBER, IMAGE = [info("x", [1])], [info("x", [1, 1, 1, 1])]
 LINE, WHOLE, SIGNAL = [info("x", [1, 1, 1])], [info("x", [1, 1, 1], TensorProto.INT32)], [info("x", [140])]
@@ -237,6 +244,9 @@ SLOW = {
     "AveragePool, whole numbers": (pool("AveragePool", **WIDE_WINDOWS), WHOLE, "all windows together would be absurdly large"),
     "AveragePool of many windows": (pool("AveragePool", kernel_shape=[2], dilations=[1 << 30], pads=[1 << 30] * 2), LINE, "the table of its windows would be absurdly large"),
     "LpPool of many windows": (pool("LpPool", kernel_shape=[2], dilations=[1 << 30], pads=[1 << 30] * 2), LINE, "the table of its windows would be absurdly large"),
+    "sums in a loop": (looped(shaped("a", (1 << 10, 1 << 10), np.int32(1)), helper.make_node("MatMul", ["a", "a"], ["z"])), NUMBER, "the sum would be absurdly large"),
+    "reductions in a loop": (looped(shaped("a", (1 << 24,), np.float32(1)), helper.make_node("ReduceMax", ["a"], ["z"])), NUMBER, "the sum would be absurdly large"),
+    "host steps in a loop": (looped([], helper.make_node("ArgMax", ["x"], ["z"])), [info("x", [1 << 24])], "the sum would be absurdly large"),
     "Conv, much padding": ([constant("w", np.ones((1, 1, 1), np.float32)), node("Conv", ["x", "w"], pads=[1 << 40] * 2, strides=[1 << 40])], LINE, "the padded input would be absurdly large"),
     "Conv of whole numbers": ([*shaped("w", (1 << 12, 1, 1 << 12), np.int32(1)), node("Conv", ["x", "w"], pads=[1 << 12] * 2)], WHOLE, "the sum would be absurdly large"),
     "MatMul of whole numbers": ([*shaped("a", (1 << 12, 1 << 12), np.int32(1)), node("MatMul", ["a", "a"])], NUMBER, "the sum would be absurdly large"),
@@ -265,7 +275,7 @@ SLOW = {
 def test_little_that_takes_long(name, monkeypatch):
     """What runs while a model is planned is refused by its sizes, before it begins."""
     nodes, inputs, trouble = SLOW[name]
-    monkeypatch.setattr(importer.Budget.__init__, "__defaults__", (10_000,))  # steps
+    monkeypatch.setattr(importer, "MOST_STEPS", 10_000)
     opset = 8 if "batch" in name else 18
     start = time.perf_counter()
     found = describe(OnnxModel(read(model(nodes, inputs, [info("y", None)], opset_imports=[helper.make_opsetid("", opset)]))), devices=())
@@ -274,7 +284,7 @@ def test_little_that_takes_long(name, monkeypatch):
 
 
 def test_scanned_initializers_without_elements(monkeypatch):
-    monkeypatch.setattr(importer.Budget.__init__, "__defaults__", (10_000,))  # steps
+    monkeypatch.setattr(importer, "MOST_STEPS", 10_000)
     long = TensorProto(name="w", dims=[1 << 40, 0], data_type=TensorProto.FLOAT, raw_data=b"")
     found = describe(OnnxModel(read(model(scan(["w"]), ["x"], [info("y", None)], [long]))), devices=())
     assert not found.runs and "Scan" in found.trouble and "unrolled" in found.trouble

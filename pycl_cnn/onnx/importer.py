@@ -7,6 +7,7 @@ graph, by the table of operators. Branches and loops with a known condition or c
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,11 +24,14 @@ from .node import MOST_FOLDED, MOST_SUMMED, Call, NeedsValue, Tensor
 from .operators.table import Operator, operators
 from .reader import FunctionFile, GraphFile, ModelFile, NodeFile, Reference
 
-#: Nodes and iterations that unrolled loops may add up to.
-MOST_STEPS = 100_000
+#: Nodes and iterations that unrolled loops may add to those of the file.
+MOST_STEPS = 30_000
 
 #: Bytes that the values folded while a plan is made may take together: so many times the file's size, and this.
 FOLDED_FACTOR, FOLDED_BASE = 64, 1 << 30
+
+#: A node that NumPy evaluates costs as much as so many products for each element that comes and goes.
+ELEMENT = 4
 
 
 @dataclass
@@ -36,11 +40,12 @@ class Budget:
 
     nbytes: int  # of folded values
     steps: int = MOST_STEPS
+    products: float = math.inf
 
     @classmethod
     def of(cls, file: ModelFile) -> Budget:
         """For planning the model in a file."""
-        return cls(FOLDED_FACTOR * file.nbytes + FOLDED_BASE)
+        return cls(FOLDED_FACTOR * file.nbytes + FOLDED_BASE, MOST_STEPS + len(file.graph.nodes), MOST_SUMMED + FOLDED_FACTOR * file.nbytes)
 
 
 class SplitsModel(Exception):
@@ -122,7 +127,7 @@ class Importer:
         """Count one node, or one iteration of a loop: its body may have no nodes."""
         self.budget.steps -= 1
         if self.budget.steps < 0:
-            raise UnsupportedError(f"{node.label}: unrolled, the model has more than {MOST_STEPS:,} nodes and iterations")
+            raise UnsupportedError(f"{node.label}: unrolled, the model has more than {MOST_STEPS:,} nodes and iterations beside those of the file")
 
     def _results(self, node: NodeFile, inputs: list[Any], scope: Scope) -> tuple[Any, ...]:
         with errors_of(node, inputs):
@@ -155,12 +160,24 @@ class Importer:
             raise SplitsModel(call.node)
         if operator.evaluate is None:
             raise UnsupportedError(f"{call.node.label}: it takes float32 alone; received {[str(x.dtype) for x in inputs if x is not None]}")
-        return host_step(operator, call, inputs)
+        self._limit(operator, call, inputs, MOST_FOLDED)
+        step = host_step(operator, call, inputs)
+        self.budget.products -= call.products
+        call.most_products = math.inf  # what runs later has no budget
+        return step
+
+    def _limit(self, operator: Operator, call: Call, inputs: Sequence[Any], most: int) -> None:
+        """Let results take `most` bytes and the seconds that are left; those of elementwise operators, which do not ask themselves, are looked at here."""
+        call.most, call.most_products = most, self.budget.products
+        if operator.elementwise:
+            call.bounded(np.broadcast_shapes(*(x.shape for x in inputs if x is not None)), max((x.dtype.itemsize for x in inputs if x is not None), default=1))
 
     def _folded(self, operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Any, ...]:
         """The results of an operator whose inputs are known, as far as the budget goes."""
-        _limited(operator, call, inputs, self.budget.nbytes)
+        self._limit(operator, call, inputs, self.budget.nbytes)
         results = evaluate(operator, call, inputs)
+        call.summed(sum(np.size(array) for array in (*inputs, *results) if isinstance(array, np.ndarray)), ELEMENT)
+        self.budget.products -= call.products
         self._charge(call, *(array for array in results if isinstance(array, np.ndarray) and array.base is None))
         return results
 
@@ -243,19 +260,12 @@ def evaluate(operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Any
         return as_outputs(operator.evaluate(call, *inputs))
 
 
-def _limited(operator: Operator, call: Call, inputs: Sequence[Any], most: int) -> None:
-    """Let results take `most` bytes and seconds; those of elementwise operators, which do not ask themselves, are looked at here."""
-    call.most, call.most_products = most, MOST_SUMMED
-    if operator.elementwise:
-        call.bounded(np.broadcast_shapes(*(x.shape for x in inputs if x is not None)), max((x.dtype.itemsize for x in inputs if x is not None), default=1))
-
-
 def host_step(operator: Operator, call: Call, inputs: Sequence[Any]) -> tuple[Symbol, ...]:
     """The operator as a step that NumPy does; shapes and dtypes are those that it gives for zeros, which are really computed."""
-    _limited(operator, call, inputs, MOST_FOLDED)
     for x in inputs:
         if x is not None:
             call.bounded(x.shape, x.dtype.itemsize, what="an input of what runs on the host")
+            call.summed(math.prod(x.shape))
     places = [place for place, x in enumerate(inputs) if isinstance(x, Symbol)]
     wanted = call.outputs
 

@@ -18,7 +18,7 @@ Tensor = np.ndarray | Symbol
 #: Bytes of a known value that is computed with the plan (shapes, tables and anchors stay far below), and of a result of a run.
 MOST_FOLDED, MOST_COMPUTED = 1 << 30, 1 << 34
 
-#: Products that NumPy may add up for one node while a plan is made, seconds of one core.
+#: Products that NumPy may add up while a plan is made, seconds of one core.
 MOST_SUMMED = 1 << 32
 
 
@@ -38,6 +38,7 @@ class Call:
         self.training = training  # whether the model is in training mode
         self.most = MOST_COMPUTED  # bytes that the result may take
         self.most_products: float = math.inf
+        self.products = 0
 
     @property
     def outputs(self) -> int:
@@ -130,8 +131,9 @@ class Call:
         return shape
 
     def summed(self, products: int, slowly: int = 1) -> None:
-        """Refuse work of more than so many products, each as slow as `slowly` of a plain sum's. Raises ShapeError."""
-        self.require(products * slowly <= self.most_products, "the sum would be absurdly large", products=products)
+        """Count work of so many products, each as slow as `slowly` of a plain sum's. Raises ShapeError where it is more than a plan may take."""
+        self.products += products * slowly
+        self.require(self.products <= self.most_products, "the sum would be absurdly large", products=products)
 
 
 def symbol(tensor: Any, call: Call) -> Symbol:

@@ -27,6 +27,11 @@ MOST_PRODUCTS = 64
 SLOWLY = 64
 
 
+def _slowness(x: np.ndarray) -> int:
+    """Integers are multiplied one by one, floats by BLAS."""
+    return 1 if x.dtype.kind == "f" else 4
+
+
 def _kernel(call: Call, weight: Any) -> tuple[int, ...]:
     kernel = call.integers("kernel_shape", weight.shape[2:])
     call.require(kernel == tuple(weight.shape[2:]), "kernel_shape must be the weight's", kernel_shape=kernel, weight=weight.shape)
@@ -51,7 +56,7 @@ def conv(call: Call, x: np.ndarray, weight: np.ndarray, bias: Any = None) -> np.
     windows = sliding(call, x.shape, _kernel(call, weight))
     rank, dtype = len(windows.kernel), x.dtype
     bound_windows(call, x, windows, 8)
-    call.summed(math.prod((x.shape[0], weight.size, *windows.out)))
+    call.summed(math.prod((x.shape[0], weight.size, *windows.out)), _slowness(x))
     view = windows.windows(windows.padded(wide(x), 0))
     view = view.reshape(view.shape[0], groups, -1, *view.shape[2:]) if groups == 1 else np.stack(np.split(view, groups, 1), 1)
     filters = wide(weight).reshape(groups, -1, *weight.shape[1:])
@@ -115,7 +120,7 @@ def _transposed(call: Call, x: Any, weight: Any) -> tuple[int, tuple, tuple, lis
 def conv_transpose(call: Call, x: np.ndarray, weight: np.ndarray, bias: Any = None) -> np.ndarray:
     groups, stride, dilation, edges = _transposed(call, x, weight)
     rank, kernel = len(stride), weight.shape[2:]
-    call.summed(x.size * math.prod(weight.shape[1:]))
+    call.summed(x.size * math.prod(weight.shape[1:]), _slowness(x))
     full = [(n - 1) * s + d * (k - 1) + 1 + more for n, s, d, k, (_, _, more) in zip(x.shape[2:], stride, dilation, kernel, edges, strict=True)]
     y = np.zeros((x.shape[0], groups, weight.shape[1], *full), wide(x).dtype)
     images = wide(x).reshape(x.shape[0], groups, -1, *x.shape[2:])
@@ -162,7 +167,7 @@ def gemm(call: Call, a: np.ndarray, b: np.ndarray, c: Any = None) -> np.ndarray:
     left, right = a.T if call.integer("transA", 0) else a, b.T if call.integer("transB", 0) else b
     call.require(left.shape[1] == right.shape[0], "inner sizes must agree", a=a.shape, b=b.shape)
     call.bounded((left.shape[0], right.shape[1]))
-    call.summed(left.size * right.shape[1])
+    call.summed(left.size * right.shape[1], _slowness(a))
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     if a.dtype.kind in "iu":
         y = (alpha * (left @ right)) if alpha != 1 else left @ right
@@ -193,7 +198,7 @@ def lower_gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
 @evaluated("MatMul")
 def matmul(call: Call, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     shape = call.bounded((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())), 4)
-    call.summed(math.prod((*shape, *a.shape[-1:])))
+    call.summed(math.prod((*shape, *a.shape[-1:])), _slowness(a))
     return np.matmul(wide(a), wide(b)).astype(a.dtype) if a.dtype.kind in "fV" else np.matmul(a, b)
 
 

@@ -86,7 +86,7 @@ def roi_align(call: Call, x: np.ndarray, rois: np.ndarray, batch: np.ndarray) ->
     half = call.text("coordinate_transformation_mode", "half_pixel" if call.opset >= 16 else "output_half_pixel") == "half_pixel"
     call.bounded((rois.shape[0], x.shape[1], rows, cols))
     call.require(len(rois) <= MOST_REGIONS, "more regions than are looked at", rois=rois.shape, most=MOST_REGIONS)
-    y, samples = np.zeros((rois.shape[0], x.shape[1], rows, cols), np.float64), 0
+    y = np.zeros((rois.shape[0], x.shape[1], rows, cols), np.float64)
     for index, (roi, image) in enumerate(zip(rois.astype(np.float64), batch.tolist(), strict=True)):
         call.require(0 <= image < x.shape[0], "batch_indices must lie inside the batch", batch_indices=image, input=x.shape)
         left, top, right, bottom = roi * scale - (0.5 if half else 0.0)
@@ -95,8 +95,7 @@ def roi_align(call: Call, x: np.ndarray, rois: np.ndarray, batch: np.ndarray) ->
             width, height = max(width, 1.0), max(height, 1.0)
         cell_h, cell_w = height / rows, width / cols
         samples_h, samples_w = (ratio or max(math.ceil(cell), 1) for cell in (cell_h, cell_w))
-        samples += math.prod(call.bounded((rows * samples_h, cols * samples_w, x.shape[1])))
-        call.summed(samples, 4)
+        call.summed(math.prod(call.bounded((rows * samples_h, cols * samples_w, x.shape[1]))), 4)
         ys = top + (np.arange(rows * samples_h) + 0.5) * cell_h / samples_h
         xs = left + (np.arange(cols * samples_w) + 0.5) * cell_w / samples_w
         parts = _corners(x[image].astype(np.float64), ys, xs)
@@ -134,7 +133,7 @@ def non_max_suppression(call: Call, boxes: np.ndarray, scores: np.ndarray, most:
     else:
         low, high = np.minimum(boxes[..., :2], boxes[..., 2:]), np.maximum(boxes[..., :2], boxes[..., 2:])
     areas = np.prod(high - low, -1)
-    found, compared = [], 0
+    found = []
     for image in range(scores.shape[0]):
         for category in range(scores.shape[1]):
             order = np.argsort(-scores[image, category], kind="stable")
@@ -145,8 +144,7 @@ def non_max_suppression(call: Call, boxes: np.ndarray, scores: np.ndarray, most:
                 best, order = order[0], order[1:]
                 found.append((image, category, int(best)))
                 taken += 1
-                compared += len(order)
-                call.summed(compared, 32)
+                call.summed(len(order), 32)
                 shared = np.prod(np.maximum(np.minimum(high[image, best], high[image, order]) - np.maximum(low[image, best], low[image, order]), 0), -1)
                 union = areas[image, best] + areas[image, order] - shared
                 order = order[~(shared > limit * union)] if len(order) else order
