@@ -71,7 +71,7 @@ void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t t
         if (!x_in_place) patches_read(&reader, &pixel, count, red_begin, red_end, patches, NR, count * NR, NR);
 
         for (int64_t panel = 0; panel < panels; panel++) {
-            gemm_columns_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, red_count - panel * NR), VL)];
+            gemm_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, red_count - panel * NR), VL)];
             for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
                 const int64_t rows = tile_rows(out_count, tiles, tile);
                 float *total = sums + (panel * out_count + first) * NR;

@@ -1,12 +1,15 @@
 /* Winograd's F(t x t, 3x3) for 3x3 convolutions with stride 1 (see winograd.h; the transforms are in winograd_tile.h).
  *
  *     task = tile_block tiles x panel_block panels
- *       transform the inputs of all tiles          V[frequency][register tile][channel / CHUNK][tile][CHUNK]
+ *       transform the inputs of all tiles          V[register tile][channel / CHUNK][frequency][tile][CHUNK]
  *       for each panel
  *         for each row of frequencies
  *           transform the filters, unless they are     U[frequency][channel][panel_width]
- *           for each frequency in it                    M[frequency][tile][panel_width] = V[frequency] x U[frequency]
- *         transform the products of each tile, epilogue, store */
+ *           for each frequency in it                    M[tile][frequency][panel_width] = V[frequency] x U[frequency]
+ *         transform the products of each tile, epilogue, store
+ *
+ * What a transform writes or reads at a time, the frequencies of a tile, lies on few pages of memory: V with a register tile, M by
+ * itself. Frequency by frequency it would be as many pages as there are frequencies, more than the processor has addresses for. */
 #include "winograd.h"
 #include "conv_epilogue.h"
 #include "isa.h"
@@ -27,16 +30,8 @@ struct winograd_output {
     struct epilogue end;
 };
 
-/* What a tile of `side` x `side` sums has inside of y: the first rows and columns, of up to VL outs from o on. */
-static void output_part(const struct winograd_output *out, const vf *sums, int64_t side, int64_t rows, int64_t cols, int64_t o) {
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols; j++) {
-            const int64_t place = i * out->row_stride + j * out->col_stride;
-            vf value = sums[i * side + j];
-            if (out->residual) value += vf_load_until(out->residual + place, o, out->lanes);
-            vf_store_until(out->y + place, finish(out->end, value), o, out->lanes);
-        }
-}
+/* Floats from the channels that are transformed to those that are fetched. */
+enum { FETCH_AHEAD = 32 };
 
 #define TILE 2
 #include "winograd_tile.h"
@@ -83,7 +78,7 @@ static struct tile_place tile_at(const struct winograd_params *p, int64_t tile) 
 /* Transforms the inputs of the tiles first..end-1 of those from `begin` on, `count` of which lie together in v. */
 static void transform_tiles(const struct winograd_params *p, const float *x, int64_t begin, int64_t count, int64_t first,
                             int64_t end, float *v) {
-    const int64_t row_floats = conv_round(p->channels, CHUNK), groups = ceil_div(count, MR);
+    const int64_t frequencies = (p->tile + 2) * (p->tile + 2), groups = ceil_div(count, MR);
     const struct winograd_input input = {p->rows, p->cols, p->channels, p->channels};
     for (int64_t group = 0, low = 0; group < groups; group++) {
         const int64_t rows = tile_rows(count, groups, group);
@@ -91,9 +86,10 @@ static void transform_tiles(const struct winograd_params *p, const float *x, int
             const struct tile_place place = tile_at(p, begin + t);
             winograd_transforms[p->tile].input(&input, x + place.image * p->rows * p->cols * p->channels,
                                                place.row - p->pad_top, place.col - p->pad_left,
-                                               v + low * row_floats + (t - low) * CHUNK, winograd_stride(count * row_floats), CHUNK, rows * CHUNK);
+                                               v + (t - low) * CHUNK, rows * CHUNK, CHUNK, frequencies * rows * CHUNK);
         }
         low += rows;
+        v += frequencies * rows * conv_round(p->channels, CHUNK);
     }
 }
 
@@ -103,7 +99,7 @@ void KERNEL(winograd_inputs)(const void *params, void *const *buffers, int64_t t
     const int64_t frequencies = (p->tile + 2) * (p->tile + 2), begin = task / p->tile_block * p->tile_block;
     const int64_t count = min_i64(p->tile_block, winograd_tiles(p) - begin);
     transform_tiles(p, buffers[0], begin, count, task - begin, task - begin + 1,
-                    (float *)buffers[1] + frequencies * (begin * conv_round(p->channels, CHUNK) + begin / p->tile_block * CHUNK));
+                    (float *)buffers[1] + frequencies * begin * conv_round(p->channels, CHUNK));
 }
 
 void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, void *scratch) {
@@ -115,11 +111,11 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
     const int64_t panel_begin = task / tile_blocks * p->panel_block;
     const int64_t panel_end = min_i64(panels, panel_begin + p->panel_block);
     const int64_t row_floats = conv_round(p->channels, CHUNK), groups = ceil_div(count, MR); /* of rows of the register tile */
-    const int64_t v_stride = winograd_stride(count * row_floats), m_stride = winograd_stride(count * width);
+    const int64_t m_stride = winograd_product_floats(p);
     const int64_t floats = p->channels * width; /* of a panel at one frequency */
-    float *m = scratch, *u = m + frequencies * winograd_stride(p->tile_block * width);
+    float *m = scratch, *u = m + p->tile_block * m_stride;
     float *v = u + winograd_filter_floats(p);
-    if (p->transformed) v = (float *)buffers[5] + frequencies * (begin * row_floats + begin / p->tile_block * CHUNK);
+    if (p->transformed) v = (float *)buffers[5] + frequencies * begin * row_floats;
     else transform_tiles(p, buffers[0], begin, count, 0, count, v);
 
     for (int64_t panel = panel_begin; panel < panel_end; panel++) {
@@ -135,8 +131,8 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
             for (int64_t col = 0; col < side; col++)
                 for (int64_t f = row * side + col, group = 0, first = 0; group < groups; group++) {
                     const int64_t rows = tile_rows(count, groups, group);
-                    sizes[rows](p->channels, v + f * v_stride + first * row_floats, filters + col * stride, width,
-                                m + f * m_stride + first * width, width, 0);
+                    sizes[rows](p->channels, v + frequencies * first * row_floats + f * rows * CHUNK, frequencies * rows * CHUNK,
+                                filters + col * stride, width, m + first * m_stride + f * width, m_stride, 0);
                     first += rows;
                 }
         }
@@ -148,7 +144,7 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
             const int64_t offset = ((place.image * p->out_rows + place.row) * p->out_cols + place.col) * p->outs + out;
             target.y = (float *)buffers[4] + offset;
             target.residual = buffers[3] ? (const float *)buffers[3] + offset : NULL;
-            winograd_transforms[p->tile].output(m + tile * width, m_stride, &target, p->out_rows - place.row,
+            winograd_transforms[p->tile].output(m + tile * m_stride, width, &target, p->out_rows - place.row,
                                                 p->out_cols - place.col);
         }
     }

@@ -48,7 +48,7 @@ struct winograd_params {
 };
 
 /* winograd_inputs  the transformed inputs of winograd
- * buffers: 0 x, 1 V [block of tile_block tiles][frequency][register tile][channel / CHUNK][tile][CHUNK]
+ * buffers: 0 x, 1 V [block of tile_block tiles][register tile][channel / CHUNK][frequency][tile][CHUNK]
  * tasks: winograd_tiles(); no scratch; params: struct winograd_params */
 
 /* winograd_gradient  dw = correlation of x with dy
@@ -79,8 +79,8 @@ static inline int64_t winograd_tasks(const struct winograd_params *p) {
            conv_blocks(conv_blocks(p->outs, p->panel_width), p->panel_block);
 }
 
-/* Floats from a frequency to the next, of `floats` each: an odd number of cache lines, for a tile has a line in every
- * frequency, and those are to lie in different sets of the first-level cache. */
+/* Floats from a frequency of a panel's filters to the next, where the task transforms them: an odd number of cache lines, for those
+ * of all frequencies that are written at once are to lie in different sets of the first-level cache. */
 static inline int64_t winograd_stride(int64_t floats) { return conv_round(floats, CHUNK) | CHUNK; }
 
 /* Floats of a row of frequencies of a panel's filters, where the task transforms them. */
@@ -88,17 +88,20 @@ static inline int64_t winograd_filter_floats(const struct winograd_params *p) {
     return p->taps ? (p->tile + 2) * winograd_stride(p->channels * p->panel_width) : 0;
 }
 
+/* Floats from the products of a tile to the next tile's: an odd number of cache lines, for the same reason. */
+static inline int64_t winograd_product_floats(const struct winograd_params *p) {
+    return winograd_stride((p->tile + 2) * (p->tile + 2) * p->panel_width);
+}
+
 /* The products of one panel, its filters, and the transformed inputs of the task unless they are in a buffer. */
 static inline int64_t winograd_scratch_bytes(const struct winograd_params *p) {
-    const int64_t frequencies = (p->tile + 2) * (p->tile + 2);
-    const int64_t inputs = p->transformed ? 0 : winograd_stride(p->tile_block * conv_round(p->channels, CHUNK));
-    return 4 * (frequencies * (winograd_stride(p->tile_block * p->panel_width) + inputs) + winograd_filter_floats(p));
+    const int64_t inputs = p->transformed ? 0 : (p->tile + 2) * (p->tile + 2) * conv_round(p->channels, CHUNK);
+    return 4 * (p->tile_block * (winograd_product_floats(p) + inputs) + winograd_filter_floats(p));
 }
 
 /* Transformed inputs of all tiles. */
 static inline int64_t winograd_inputs_bytes(const struct winograd_params *p) {
-    const int64_t tiles = winograd_tiles(p), frequencies = (p->tile + 2) * (p->tile + 2);
-    return 4 * frequencies * (tiles * conv_round(p->channels, CHUNK) + conv_blocks(tiles, p->tile_block) * CHUNK);
+    return 4 * winograd_tiles(p) * (p->tile + 2) * (p->tile + 2) * conv_round(p->channels, CHUNK);
 }
 
 static inline int64_t winograd_gradient_tasks(const struct winograd_gradient_params *p) {

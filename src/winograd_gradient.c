@@ -89,7 +89,7 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
         }
         for (int64_t f = 0; f < WINOGRAD_FREQUENCIES; f++)
             for (int64_t lane = 0; lane < channels; lane += NR) {
-                gemm_columns_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, channels - lane), VL)];
+                gemm_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, channels - lane), VL)];
                 for (int64_t group = 0, o = 0; group < groups; group++) {
                     const int64_t rows = tile_rows(outs, groups, group);
                     sizes[rows](count, z + f * z_floats + o * p->tile_block + group * slack, rows,

@@ -2,8 +2,8 @@
  *
  * Points: 0, 1, -1, infinity; from 4x4 on also 2, -2; for 6x6 also 1/2, -1/2. With points in pairs of either sign, the rows of
  * B^T come in pairs that share an even and an odd part, and so do those of A^T by parity. A two-dimensional transform is
- * done pair by pair: the pair's lines stay in registers between the two directions, and nothing but the inputs is read
- * more than once. */
+ * done in one direction and then in the other, with its half in the first-level cache: a line in registers at a time, so that there
+ * are few addresses at once, and what comes from far is read once. */
 #define IN (TILE + 2)
 #define PAIRS (IN / 2)
 #define NAME_PASTE(name, tile) name##_##tile
@@ -110,53 +110,54 @@ ALWAYS_INLINE void NAME(input_pair)(const int pair, const vf *d, vf *low, vf *hi
     *high = even - odd;
 }
 
-/* The two lines of frequencies of a pair, for VL channels. Frequency f goes to v[f * frequency_stride]. */
-ALWAYS_INLINE void NAME(input_lines)(const int pair, const float *d, int64_t row_stride, int64_t col_stride, float *v,
-                                     int64_t frequency_stride) {
-    vf line[2][IN], column[IN];
-    UNROLL(8)
-    for (int j = 0; j < IN; j++) {
-        UNROLL(8)
-        for (int i = 0; i < IN; i++) column[i] = vf_load(d + i * row_stride + j * col_stride);
-        NAME(input_pair)(pair, column, &line[0][j], &line[1][j]);
-    }
-    UNROLL(2)
-    for (int high = 0; high < 2; high++) {
-        float *target = v + (pair ? 2 * pair - 1 + high : high * (IN - 1)) * IN * frequency_stride;
-        UNROLL(4)
-        for (int across = 0; across < PAIRS; across++) {
-            vf first, second;
-            NAME(input_pair)(across, line[high], &first, &second);
-            vf_store(target + (across ? 2 * across - 1 : 0) * frequency_stride, first);
-            vf_store(target + (across ? 2 * across : IN - 1) * frequency_stride, second);
-        }
-    }
+/* B^T d of a line of IN vectors. */
+ALWAYS_INLINE void NAME(input_line)(const vf *d, vf *v) {
+    NAME(input_pair)(0, d, &v[0], &v[IN - 1]);
+    UNROLL(4)
+    for (int pair = 1; pair < PAIRS; pair++) NAME(input_pair)(pair, d, &v[2 * pair - 1], &v[2 * pair]);
 }
 
 /* Transforms one tile whose upper left input is (row, col) of `image`; frequency f of the channels from b * block on goes to
  * v[f * frequency_stride + b * block_stride]. block is a multiple of VL. */
 static void NAME(transform_input)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
                                   int64_t frequency_stride, int64_t block, int64_t block_stride) {
-    const int inside = row >= 0 && col >= 0 && row + IN <= p->rows && col + IN <= p->cols;
+    /* The part of the tile that lies inside of the image. */
+    const int64_t top = max_i64(0, -row), bottom = min_i64(IN, p->rows - row);
+    const int64_t left = max_i64(0, -col), right = min_i64(IN, p->cols - col);
+    const int inside = top == 0 && left == 0 && bottom == IN && right == IN;
     const float *corner = image + (row * p->cols + col) * p->stride;
-    vf padded[IN * IN];
+    vf padded[IN * IN], half[IN * IN], line[IN], sums[IN];
+    if (!inside) memset(padded, 0, sizeof(padded));
     for (int64_t c = 0; c < p->channels; c += VL) {
         const float *d = corner + c;
         int64_t row_stride = p->cols * p->stride, col_stride = p->stride;
+        /* Where the next channels are, or the next tile's first; what this tile shares with that is here already. */
+        const int64_t next = c + FETCH_AHEAD < p->channels ? FETCH_AHEAD : FETCH_AHEAD - p->channels + TILE * p->stride;
+        const float *ahead = d + next + 2 * col_stride;
+        const int64_t ahead_row = row_stride, ahead_col = col_stride;
         if (!inside || c + VL > p->channels) {
-            for (int i = 0; i < IN; i++)
-                for (int j = 0; j < IN; j++) {
-                    const int there = row + i >= 0 && row + i < p->rows && col + j >= 0 && col + j < p->cols;
-                    padded[i * IN + j] =
-                        there ? vf_load_until(corner + (i * p->cols + j) * p->stride, c, p->channels) : (vf){0};
-                }
+            for (int64_t i = top; i < bottom; i++)
+                for (int64_t j = left; j < right; j++)
+                    padded[i * IN + j] = vf_load_until(corner + i * row_stride + j * col_stride, c, p->channels);
             d = (const float *)padded, row_stride = IN * VL, col_stride = VL;
         }
+        UNROLL(1)
+        for (int j = 0; j < IN; j++, d += col_stride) {
+            UNROLL(8)
+            for (int i = 0; i < IN; i++) line[i] = vf_load(d + i * row_stride);
+            NAME(input_line)(line, sums);
+            UNROLL(8)
+            for (int i = 0; i < IN; i++) half[i * IN + j] = sums[i];
+        }
         float *target = v + c / block * block_stride + c % block;
-        NAME(input_lines)(0, d, row_stride, col_stride, target, frequency_stride);
-        NAME(input_lines)(1, d, row_stride, col_stride, target, frequency_stride);
-        if (PAIRS > 2) NAME(input_lines)(2, d, row_stride, col_stride, target, frequency_stride);
-        if (PAIRS > 3) NAME(input_lines)(3, d, row_stride, col_stride, target, frequency_stride);
+        UNROLL(1)
+        for (int i = 0; i < IN; i++, target += IN * frequency_stride, ahead += ahead_row) {
+            UNROLL(6)
+            for (int j = 0; j < TILE; j++) __builtin_prefetch(ahead + j * ahead_col, 0, 2);
+            NAME(input_line)(half + i * IN, sums);
+            UNROLL(8)
+            for (int j = 0; j < IN; j++) vf_store(target + j * frequency_stride, sums[j]);
+        }
     }
 }
 
@@ -179,56 +180,59 @@ ALWAYS_INLINE void NAME(output_rows)(const int odd, const vf *m, vf *y) {
 #endif
 }
 
-/* Rows odd, odd + 2, ... of a tile of outputs: those of VL outs, in whole vectors. */
-ALWAYS_INLINE void NAME(output_lines)(const int odd, const float *m, int64_t frequency_stride, vf bias, const float *residual,
-                                      vf low, vf high, float *y, int64_t row_stride, int64_t col_stride) {
-    vf line[TILE / 2][IN], column[IN], sums[TILE / 2];
-    UNROLL(8)
-    for (int j = 0; j < IN; j++) {
-        UNROLL(8)
-        for (int i = 0; i < IN; i++) column[i] = vf_load(m + (i * IN + j) * frequency_stride);
-        NAME(output_rows)(odd, column, sums);
-        UNROLL(3)
-        for (int i = 0; i < TILE / 2; i++) line[i][j] = sums[i];
-    }
+/* A^T m of a line of IN vectors. */
+ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
+    vf even[TILE / 2], odd[TILE / 2];
+    NAME(output_rows)(0, m, even);
+    NAME(output_rows)(1, m, odd);
     UNROLL(3)
-    for (int i = 0; i < TILE / 2; i++) {
-        UNROLL(2)
-        for (int across = 0; across < 2; across++) {
-            NAME(output_rows)(across, line[i], sums);
-            UNROLL(3)
-            for (int j = 0; j < TILE / 2; j++) {
-                const int64_t place = (2 * i + odd) * row_stride + (2 * j + across) * col_stride;
-                vf value = sums[j] + bias;
-                if (residual) value += vf_load(residual + place);
-                vf_store(y + place, vf_min(high, vf_max(low, value)));
-            }
-        }
-    }
+    for (int i = 0; i < TILE / 2; i++) y[2 * i] = even[i], y[2 * i + 1] = odd[i];
 }
 
-/* Transforms one tile of products m[frequency * frequency_stride + lane] into the outputs from (row, col) on. */
+/* Transforms one tile of products m[frequency * frequency_stride + lane] into the outputs from (row, col) on, of which `rows` and
+ * `cols` are inside of y. */
 static void NAME(transform_output)(const float *m, int64_t frequency_stride, const struct winograd_output *target, int64_t rows,
                                    int64_t cols) {
     const struct winograd_output out = *target;
     const int64_t row_stride = out.row_stride, col_stride = out.col_stride;
-    const vf low = vf_set1(out.end.low), high = vf_set1(out.end.high), infinity = vf_set1(__builtin_inff());
-    const int whole = rows >= TILE && cols >= TILE && out.end.clips;
+    const vf low = vf_set1(out.end.low), high = vf_set1(out.end.high);
+    vf half[TILE * IN], line[IN], sums[TILE];
+    rows = min_i64(rows, TILE), cols = min_i64(cols, TILE);
     for (int64_t o = 0; o < out.lanes; o += VL, m += VL) {
-        float *y = out.y + o;
-        const float *residual = out.residual ? out.residual + o : NULL;
+        const float *column = m;
+        UNROLL(1)
+        for (int j = 0; j < IN; j++, column += frequency_stride) {
+            UNROLL(8)
+            for (int i = 0; i < IN; i++) line[i] = vf_load(column + i * IN * frequency_stride);
+            NAME(output_line)(line, sums);
+            UNROLL(6)
+            for (int i = 0; i < TILE; i++) half[i * IN + j] = sums[i];
+        }
         const vf bias = out.bias ? vf_load_until(out.bias, o, out.lanes) : (vf){0};
-        if (whole && o + VL <= out.lanes && residual) {
-            NAME(output_lines)(0, m, frequency_stride, bias, residual, low, high, y, row_stride, col_stride);
-            NAME(output_lines)(1, m, frequency_stride, bias, residual, low, high, y, row_stride, col_stride);
-        } else if (whole && o + VL <= out.lanes) {
-            NAME(output_lines)(0, m, frequency_stride, bias, NULL, low, high, y, row_stride, col_stride);
-            NAME(output_lines)(1, m, frequency_stride, bias, NULL, low, high, y, row_stride, col_stride);
-        } else {
-            vf sums[TILE * TILE];
-            NAME(output_lines)(0, m, frequency_stride, bias, NULL, -infinity, infinity, (float *)sums, TILE * VL, VL);
-            NAME(output_lines)(1, m, frequency_stride, bias, NULL, -infinity, infinity, (float *)sums, TILE * VL, VL);
-            output_part(&out, sums, TILE, min_i64(rows, TILE), min_i64(cols, TILE), o);
+        const int whole = cols == TILE && o + VL <= out.lanes && out.end.clips;
+        UNROLL(1)
+        for (int64_t i = 0; i < rows; i++) {
+            float *y = out.y + i * row_stride;
+            const float *residual = out.residual ? out.residual + i * row_stride : NULL;
+            NAME(output_line)(half + i * IN, sums);
+            UNROLL(6)
+            for (int j = 0; j < TILE; j++) sums[j] += bias;
+            if (!whole) {
+                for (int64_t j = 0; j < cols; j++) {
+                    if (residual) sums[j] += vf_load_until(residual + j * col_stride, o, out.lanes);
+                    vf_store_until(y + j * col_stride, finish(out.end, sums[j]), o, out.lanes);
+                }
+                continue;
+            }
+            if (residual) {
+                UNROLL(6)
+                for (int j = 0; j < TILE; j++) sums[j] += vf_load(residual + j * col_stride + o);
+            }
+            UNROLL(6)
+            for (int j = 0; j < TILE; j++) { /* Stores wait for their lines one by one: those of the next tile come meanwhile. */
+                __builtin_prefetch(y + (TILE + j) * col_stride + o, 1);
+                vf_store(y + j * col_stride + o, vf_min(high, vf_max(low, sums[j])));
+            }
         }
     }
 }
