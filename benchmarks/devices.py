@@ -25,7 +25,7 @@ from .networks import NETWORKS, batch_of, seeded
 ROOT = Path(__file__).parents[1]
 BLOCK = "devices"
 SUITE = ("tests", "--devices", "{label}")
-KERNELS = {"cpu": ("tests/test_cpu_kernels.py",), "opencl": ("tests/test_opencl_kernels.py", "-k", "{index}-{platform}")}
+KERNELS = {"cpu": ("tests/test_cpu_kernels.py",), "opencl": ("tests/opencl_kernels", "-k", "{index}-{platform}")}
 MEASURE_SECONDS = 3.0
 
 

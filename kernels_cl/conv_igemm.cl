@@ -23,7 +23,7 @@
 //    ...      |   ...    |   ...    |
 //   pixel MR-1+----------+----------+
 //
-// MR  pixels of a register block; 1..14.  MR*NV accumulators + NV weights + 1 must fit the register file (32 with AVX-512 and Arm,
+// MR  pixels of a register block; 1..16.  MR*NV accumulators + NV weights + 1 must fit the register file (32 with AVX-512 and Arm,
 //     16 with AVX2), and at least 8..10 accumulators are needed to hide the latency of a multiply-add.
 // NV  vectors of a panel; 1..3.
 // UNROLL  steps of the inner loop written out; 1..4, more would not fit the cache of decoded instructions.

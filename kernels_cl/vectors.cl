@@ -99,4 +99,6 @@ inline void store_some(const real value, __global float *p, const int count) {
 #define EACH_12(F) EACH_11(F) F(11)
 #define EACH_13(F) EACH_12(F) F(12)
 #define EACH_14(F) EACH_13(F) F(13)
+#define EACH_15(F) EACH_14(F) F(14)
+#define EACH_16(F) EACH_15(F) F(15)
 #define EACH(n, F) JOIN(EACH_, n)(F)

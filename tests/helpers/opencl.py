@@ -4,6 +4,8 @@ Inputs and outputs lie in one buffer at odd offsets between guard zones of NaN; 
 shows as NaN in the result, a write outside an output as a changed guard.
 """
 
+import itertools
+
 import numpy
 
 from pycl_cnn.backends.opencl.launch import Launch
@@ -51,3 +53,39 @@ def execute(context, stem, entry, global_size, local_size, inputs, outputs, defi
             untouched[offset:offset + value.size] = False
     assert (after.view(numpy.int32)[untouched] == before.view(numpy.int32)[untouched]).all(), "a guard zone or an input was written"
     return results
+
+
+def close(result, reference, length, scale=None):
+    """Within what float32 sums of `length` products may lose, seen at the size of the operands' sums."""
+    scale = numpy.abs(reference).max() if scale is None else scale
+    assert not numpy.isnan(result).any()
+    numpy.testing.assert_allclose(result, reference, rtol=4e-6, atol=2 ** -23 * (length + 8) * max(float(scale), 1e-30))
+
+
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+def normal(random, *shape):
+    return random.standard_normal(shape).astype(numpy.float32)
+
+
+def blocks_of(context, stem, count, span):
+    return ceil_div(count, span * context.define(stem, "VEC"))
+
+
+def convolution_reference(x, w, taps, grid, steps, groups):
+    """y[n, a, b, k] in float64; w [k, taps, c/groups]."""
+    n, h, width, _c = x.shape
+    k, _, reds = w.shape
+    outs = k // groups
+    y = numpy.zeros((n, *grid, k))
+    for t, (dr, dc) in enumerate(taps):
+        for a, b in itertools.product(range(grid[0]), range(grid[1])):
+            row, column = a * steps[0] + dr, b * steps[1] + dc
+            if 0 <= row < h and 0 <= column < width:
+                for g in range(groups):
+                    y[:, a, b, g * outs:(g + 1) * outs] += (
+                        x[:, row, column, g * reds:(g + 1) * reds].astype(float) @ w[g * outs:(g + 1) * outs, t].astype(float).T
+                    )
+    return y

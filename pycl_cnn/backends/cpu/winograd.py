@@ -9,6 +9,7 @@ from typing import Any
 from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
+from ..winograd import TILES, filter_view, frequencies, padding_before, three_by_three, tiles_of
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
@@ -16,17 +17,6 @@ from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_
 # Of a core of today; only the ratios matter: flop in a nanosecond, bytes of filters in a nanosecond, and the nanoseconds that a float of
 # the transformed inputs and of the products takes, for each output at a side of the tile.
 PEAK, FILTER_BYTES, TRANSFORM = 110.0, 32.0, 0.075
-TILES = (2, 4, 6)  # outputs a side
-
-
-def three_by_three(g: ConvGeometry) -> bool:
-    """Whether Winograd's method is for this convolution."""
-    return g.kernel == (3, 3) and g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
-
-
-def tiles_of(outputs: tuple[int, ...], tile: int = 4) -> int:
-    """Tiles of tile x tile outputs in images of shape `outputs`."""
-    return outputs[0] * -(-outputs[1] // tile) * -(-outputs[2] // tile)
 
 
 @dataclass(frozen=True)
@@ -37,7 +27,7 @@ class TransformFilters(Op):
     panels: int
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
-        return (floats(inputs[0].size // 9 * (self.tile + 2) ** 2),)
+        return (floats(inputs[0].size // 9 * frequencies(self.tile)),)
 
 
 class TransformFiltersAlgorithm(CpuAlgorithm):
@@ -56,10 +46,10 @@ def direct_cost(c: int, k: int, target: tuple[int, ...]) -> float:
 
 def winograd_cost(tile: int, c: int, k: int, target: tuple[int, ...]) -> float:
     """Nanoseconds with tiles of tile x tile outputs: products at the core's peak, transforms, and filters from memory."""
-    frequencies, tiles = (tile + 2) ** 2, tiles_of(target, tile)
-    products = 2 * frequencies * tiles * c * k / PEAK
-    transforms = TRANSFORM * tile * frequencies * tiles * (c + k)
-    return products + transforms + 4 * frequencies * c * k / FILTER_BYTES
+    count, tiles = frequencies(tile), tiles_of(target, tile)
+    products = 2 * count * tiles * c * k / PEAK
+    transforms = TRANSFORM * tile * count * tiles * (c + k)
+    return products + transforms + 4 * count * c * k / FILTER_BYTES
 
 
 class Winograd(CpuAlgorithm):
@@ -85,25 +75,25 @@ class Winograd(CpuAlgorithm):
         return _kernels.winograd_blocks(self.tile, tiles_of(target, self.tile), target[3], source[3])
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        assert isinstance(node.op, Conv | ConvBackwardInput)
         _, _, source, target = roles(node.op)
-        channels, blocks = node.inputs[1].shape[3], self._blocks(node)
+        view, blocks = filter_view(node.op), self._blocks(node)
         layout = {"groups": 1, "outs": target[3], "tap_rows": 3, "tap_cols": 3, "reds": source[3], "panel_width": blocks["panel_width"]}
-        turned = {"offset": 8 * channels, "group_stride": 0, "out_stride": 1, "tap_row_stride": -3 * channels, "tap_col_stride": -channels}
+        strides = {"out_stride": view.out_stride, "red_stride": view.red_stride, "tap_row_stride": view.tap_row_stride, "tap_col_stride": view.tap_column_stride}
         with graph.at(node):
             if isinstance(node.op, Conv):
                 filters = pack_filters(graph, node.inputs[1], layout)
             else:
-                filters = graph.apply(PackPanels(make_panels([layout | turned | {"red_stride": 9 * channels}])), node.inputs[1])
+                filters = graph.apply(PackPanels(make_panels([layout | strides | {"offset": view.offset, "group_stride": 0}])), node.inputs[1])
             if not blocks["taps"]:
                 filters = graph.apply(TransformFilters(self.tile, -(-target[3] // blocks["panel_width"])), filters)
             graph.rewire(node, 1, filters)
         return node
 
     def _members(self, node: Node) -> dict[str, Any]:
-        g, _, source, target = roles(node.op)
-        top, left = g.padding[0][0], g.padding[1][0]
-        if isinstance(node.op, ConvBackwardInput):
-            top, left = 2 - top, 2 - left
+        assert isinstance(node.op, Conv | ConvBackwardInput)
+        _, _, source, target = roles(node.op)
+        top, left = padding_before(node.op)
         return {
             "tile": self.tile,
             "images": source[0],
@@ -116,7 +106,7 @@ class Winograd(CpuAlgorithm):
             "pad_top": top,
             "pad_left": left,
             **self._blocks(node),
-            **epilogue_members(node.op.epilogue),  # type: ignore[attr-defined]
+            **epilogue_members(node.op.epilogue),
         }
 
     def workspace(self, node: Node, device: Device) -> int:
@@ -160,11 +150,11 @@ class WinogradGradient(CpuAlgorithm):
 
     def pays(self, node: Node, device: Device) -> bool:
         g = node.op.geometry  # type: ignore[attr-defined]
-        wasted = tiles_of(g.output_shape) * 16 / math.prod(g.output_shape[:3])
+        wasted = tiles_of(g.output_shape, 4) * 16 / math.prod(g.output_shape[:3])
         return min(g.channels, g.out_channels) >= 16 and wasted < 1.8
 
     def _blocks(self, g: ConvGeometry) -> dict[str, int]:
-        return _kernels.winograd_gradient_blocks(tiles_of(g.output_shape), g.out_channels, g.channels)
+        return _kernels.winograd_gradient_blocks(tiles_of(g.output_shape, 4), g.out_channels, g.channels)
 
     def workspace(self, node: Node, device: Device) -> int:
         parts = self._blocks(node.op.geometry)["parts"]  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import threading
 from dataclasses import dataclass
 
@@ -66,8 +67,17 @@ def import_pyopencl():
         ) from error
 
 
+def _give_threads_processors():
+    """Ask PoCL to keep each of its threads on a processor of its own, unless POCL_AFFINITY says otherwise: Linux wakes several of them on one
+    processor and parts them after milliseconds, when the kernel is over. Only where this process may use all processors: PoCL takes them by number.
+    """
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == os.cpu_count():
+        os.environ.setdefault("POCL_AFFINITY", "1")
+
+
 def _platform_devices():
     cl = import_pyopencl()
+    _give_threads_processors()  # PoCL reads it when it is asked for platforms
     try:
         platforms = cl.get_platforms()
     except cl.Error:               # the loader's way of saying that no driver is installed

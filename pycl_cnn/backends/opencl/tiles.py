@@ -10,7 +10,7 @@ from .sizes import blocks
 REGISTERS = 32  # vectors of a wide CPU; those with fewer keep the rest in a cache
 FLOATS = 64  # sums of a GPU's work-item
 WIDTHS = (4, 8, 16)
-HEIGHTS = (1, 2, 4, 5, 6, 7, 8, 10, 12, 14)
+HEIGHTS = (1, 2, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ def product_problem(pixels: int, outs: int, reds: int, taps: int, groups: int) -
     return Problem.of("product", pixels=pixels, outs=outs, reds=reds, taps=taps, groups=groups)
 
 
-ROWS_OF_WIDTH = {16: (14, 12, 10, 7, 4, 2, 1), 8: (6, 5, 4, 2, 1), 4: (6, 4, 2, 1)}  # with two vectors; registers: 32 or 16
+ROWS_OF_WIDTH = {16: (14, 12, 10, 8, 7, 4, 2, 1), 8: (6, 5, 4, 2, 1), 4: (6, 4, 2, 1)}  # with two vectors; registers: 32 or 16
 
-FEW_PIXELS, MANY_REDS = 64, 256
+FEW_PIXELS = 32
 SET_BYTES, SAME_SET_ROWS = 2048, 10
 
 
@@ -132,15 +132,15 @@ def direct_usual(problem: Problem, limits: Limits) -> Variant:
     width = limits.width
     while width > 4 and outs <= width // 2:
         width //= 2
-    # Weights that few pixels share come from far away: a narrow panel of them stays near while its blocks are computed. Vectors that are not as wide
-    # make panels that are narrow enough.
-    few = pixels <= FEW_PIXELS and problem["reds"] >= MANY_REDS and width == 16
-    vectors = 2 if outs > width and not few else 1
+    vectors = 2 if outs > width else 1
     heights = ROWS_OF_WIDTH[width]
+    # Weights that few pixels share stream from far away, best in long pieces.
+    if width == 8 and outs > 2 * width and pixels <= FEW_PIXELS:
+        vectors, heights = 3, (4, 2, 1)
     if vectors == 1:
-        heights = tuple(min(14, 2 * rows) for rows in heights)
-    # Rows a multiple of SET_BYTES apart fall into the same few sets of a cache.
-    if 4 * problem["reds"] * problem["groups"] % SET_BYTES == 0:
+        heights = tuple(min(16, 2 * rows) for rows in heights)
+    # Rows a multiple of SET_BYTES apart fall into the same few sets of a cache. (Those of many groups are mostly Winograd's tiles, which do not.)
+    if problem["groups"] == 1 and 4 * problem["reds"] % SET_BYTES == 0:
         heights = tuple(min(SAME_SET_ROWS, rows) for rows in heights)
     # One more row's time in every block: its weights are loaded and its loop goes round.
     rows = min(heights, key=lambda rows: (blocks(pixels, rows) * (rows + 1), -rows))

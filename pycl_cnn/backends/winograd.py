@@ -1,0 +1,62 @@
+"""What the backends' Winograd convolutions share: which convolutions they are for, tiles, and how an input gradient is a convolution.
+
+Winograd's minimal filtering F(t x t, 3x3) computes tiles of t x t outputs from (t + 2) x (t + 2) inputs with one product for each of as many
+frequencies (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..geometry import ConvGeometry
+from ..ops.conv import Conv, ConvBackwardInput
+
+TILES = (2, 4, 6)  # outputs a side
+
+
+def three_by_three(g: ConvGeometry) -> bool:
+    """Whether Winograd's method is for this convolution."""
+    return g.kernel == (3, 3) and g.stride == (1, 1) and g.dilation == (1, 1) and g.groups == 1
+
+
+def frequencies(tile: int) -> int:
+    """Of a tile of tile x tile outputs."""
+    return (tile + 2) ** 2
+
+
+def tile_grid(outputs: tuple[int, ...], tile: int) -> tuple[int, int]:
+    """(rows, columns) of tiles in an image of `outputs` [n, rows, columns, outs]."""
+    return -(-outputs[1] // tile), -(-outputs[2] // tile)
+
+
+def tiles_of(outputs: tuple[int, ...], tile: int) -> int:
+    """Tiles of tile x tile outputs in images of shape `outputs`."""
+    return outputs[0] * math.prod(tile_grid(outputs, tile))
+
+
+@dataclass(frozen=True)
+class FilterView:
+    """Filter (out, i) has tap (r, s) at offset + out*out_stride + i*red_stride + r*tap_row_stride + s*tap_column_stride floats of the weight
+    [outs, 3, 3, channels].
+    """
+
+    offset: int
+    out_stride: int
+    red_stride: int
+    tap_row_stride: int
+    tap_column_stride: int
+
+
+def filter_view(op: Conv | ConvBackwardInput) -> FilterView:
+    """The filters that `op` convolves what it reads with: an input gradient has them turned around, outputs and channels exchanged."""
+    channels = op.geometry.channels
+    if isinstance(op, Conv):
+        return FilterView(0, 9 * channels, 1, 3 * channels, channels)
+    return FilterView(8 * channels, 1, 9 * channels, -3 * channels, -channels)
+
+
+def padding_before(op: Conv | ConvBackwardInput) -> tuple[int, int]:
+    """(rows, columns) of zeros above and left of what `op` reads."""
+    (top, _), (left, _) = op.geometry.padding
+    return (top, left) if isinstance(op, Conv) else (2 - top, 2 - left)

@@ -1,0 +1,85 @@
+"""OpenCL kernels by themselves: Winograd's transforms. See conftest.py."""
+
+import itertools
+
+import numpy
+import pytest
+from helpers.opencl import ceil_div, close, convolution_reference, execute, normal
+
+from pycl_cnn.backends.winograd import TILES, frequencies
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("extras, flipped", [(False, False), (True, True)])
+@pytest.mark.parametrize("n, h, w, c, k, pad", [(1, 5, 6, 3, 5, (1, 1)), (2, 4, 9, 21, 18, (2, 0)), (1, 11, 10, 6, 35, (1, 2))])
+def test_winograd(context, random, tile, n, h, w, c, k, pad, extras, flipped):
+    """The transforms, with NumPy's matrix product between them; flipped: filters turned around and exchanged, for the input gradient."""
+    x, weights = normal(random, n, h, w, c), normal(random, k, 3, 3, c)
+    stored = numpy.ascontiguousarray(weights[:, ::-1, ::-1].transpose(3, 1, 2, 0)) if flipped else weights
+    strides = dict(out_stride=1, red_stride=9 * k, tap_row_stride=-3 * k, tap_column_stride=-k) if flipped else dict(
+        out_stride=9 * c, red_stride=1, tap_row_stride=3 * c, tap_column_stride=c)
+    count, defines = frequencies(tile), dict(TILE=tile)
+    vec = context.define("winograd", "VEC")
+    width = 2 * vec
+    panels = execute(
+        context, "winograd", "winograd_filters", (ceil_div(c, 8), ceil_div(k, width)), (1, 1), dict(source=(stored, 8 * k if flipped else 0)),
+        dict(panels=(count, ceil_div(k, width), c, width)), defines, outs=k, reds=c, width=width, reds_per_item=8, **strides,
+    )["panels"]
+    rows, columns = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2
+    tile_rows, tile_columns = ceil_div(rows, tile), ceil_div(columns, tile)
+    chunk = dict(tile_rows=tile_rows, tile_columns=tile_columns, first_tile=0, channels_per_item=2 * vec)
+    tiles = n * tile_rows * tile_columns
+    v = execute(
+        context, "winograd", "winograd_input", (ceil_div(c, 2 * vec), tiles), (1, 1), dict(x=x), dict(v=(tiles, count, c)), defines,
+        x_rows=h, x_columns=w, channels=c, tile_stride=count * c, pad_top=pad[0], pad_left=pad[1], **chunk,
+    )["v"]
+    u = panels.transpose(0, 2, 1, 3).reshape(count, c, -1)
+    assert (u[:, :, k:] == 0).all()
+    m = numpy.ascontiguousarray(numpy.einsum("tfc,fck->tfk", v, u[:, :, :k]))
+    bias = normal(random, k) if extras else None
+    residual = normal(random, n, rows, columns, k) if extras else None
+    y = execute(
+        context, "winograd", "winograd_output", (ceil_div(k, 2 * vec), tiles), (1, 1), dict(m=m, bias=bias, residual=residual),
+        dict(y=(n, rows, columns, k)), dict(ACTIVATION=int(extras), **defines), y_rows=rows, y_columns=columns, channels=k, tile_stride=count * k, alpha=0, beta=0, **chunk,
+    )["y"]
+    taps = [(r - pad[0], s - pad[1]) for r in range(3) for s in range(3)]
+    reference = convolution_reference(x, weights.reshape(k, 9, c), taps, (rows, columns), (1, 1), 1)
+    if extras:
+        reference = numpy.maximum(reference + bias + residual, 0)
+    # The transforms add and subtract before the products: larger errors than a plain sum's.
+    close(y, reference, tile**2 * 9 * c, scale=4)
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("n, h, w, c, k, pad", [(1, 5, 6, 3, 5, (1, 1)), (2, 4, 9, 21, 18, (2, 0))])
+def test_winograd_gradient(context, random, tile, n, h, w, c, k, pad):
+    """The transforms, with NumPy's sums over tiles between them, in two chunks."""
+    rows, columns = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2
+    x, dy = normal(random, n, h, w, c), normal(random, n, rows, columns, k)
+    count, defines = frequencies(tile), dict(TILE=tile)
+    vec = context.define("winograd_gradient", "VEC")
+    tile_rows, tile_columns = ceil_div(rows, tile), ceil_div(columns, tile)
+    tiles = n * tile_rows * tile_columns
+    sums = []
+    for first, many in ((0, tiles // 2), (tiles // 2, tiles - tiles // 2)):
+        if many == 0:
+            continue
+        chunk = dict(tile_rows=tile_rows, tile_columns=tile_columns, first_tile=first, channels_per_item=2 * vec)
+        v = execute(
+            context, "winograd", "winograd_input", (ceil_div(c, 2 * vec), many), (1, 1), dict(x=x), dict(v=(many, count, c)), defines,
+            x_rows=h, x_columns=w, channels=c, tile_stride=count * c, pad_top=pad[0], pad_left=pad[1], **chunk,
+        )["v"]
+        spread = execute(
+            context, "winograd_gradient", "winograd_gradient_output", (ceil_div(k, 2 * vec), many), (1, 1), dict(dy=dy), dict(w=(many, count, k)), defines,
+            y_rows=rows, y_columns=columns, channels=k, tile_stride=count * k, **chunk,
+        )["w"]
+        sums.append(numpy.einsum("tfk,tfc->fkc", spread, v))
+    dw = execute(
+        context, "winograd_gradient", "winograd_gradient_filters", (ceil_div(c, 2 * vec), k), (1, 1), dict(u=numpy.stack(sums)),
+        dict(dw=(k, 3, 3, c)), defines, outs=k, channels=c, chunks=len(sums), channels_per_item=2 * vec,
+    )["dw"]
+    padded = numpy.pad(x.astype(float), ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)))
+    reference = numpy.zeros((k, 3, 3, c))
+    for r, s in itertools.product(range(3), range(3)):
+        reference[:, r, s] = numpy.einsum("nabk,nabc->kc", dy, padded[:, r:r + rows, s:s + columns])
+    close(dw, reference, 4 * tile**2 * n * rows * columns, scale=4)

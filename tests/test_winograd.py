@@ -1,0 +1,78 @@
+"""Winograd's method beside its kernels: which tile is chosen where, and what the backends share about it."""
+
+import os
+
+import numpy as np
+import pytest
+from helpers.tuning import CPU, GPU
+
+from pycl_cnn.backends.opencl import devices as opencl_devices
+from pycl_cnn.backends.opencl.winograd import LEAST_GAIN, LINE, WINOGRAD_TILE, cost, direct_cost, tile_problem, tile_stride
+from pycl_cnn.backends.opencl.winograd_gradient import GRADIENT_TILE
+from pycl_cnn.backends.winograd import TILES, filter_view, frequencies, padding_before, tiles_of
+from pycl_cnn.geometry import ConvGeometry
+from pycl_cnn.ops.conv import Conv, ConvBackwardInput
+
+
+def chosen(family, limits, n, size, c):
+    problem = tile_problem(family, (n, size, size, c), (n, size, size, c))
+    return family.default(problem, limits)["TILE"], problem
+
+
+def test_tiles_are_small_where_reading_filters_costs_most_and_large_where_images_are():
+    """Layers of ResNet-18 and VGG-16; each was measured with every tile."""
+    assert chosen(WINOGRAD_TILE, CPU, 1, 7, 512)[0] == 2
+    assert chosen(WINOGRAD_TILE, CPU, 1, 14, 256)[0] == 4
+    assert chosen(WINOGRAD_TILE, CPU, 8, 7, 512)[0] == 4
+    assert chosen(WINOGRAD_TILE, CPU, 1, 56, 64)[0] == 6
+    assert chosen(WINOGRAD_TILE, CPU, 1, 224, 64)[0] == 6
+
+
+def test_where_the_filters_alone_take_longer_no_tile_pays():
+    _, problem = chosen(WINOGRAD_TILE, CPU, 1, 4, 512)
+    assert all(cost(problem, tile, CPU) > LEAST_GAIN * direct_cost(problem) for tile in TILES)
+
+
+@pytest.mark.parametrize("family", [WINOGRAD_TILE, GRADIENT_TILE])
+def test_gpus_have_the_tile_that_was_measured_there(family):
+    assert {chosen(family, GPU, n, size, c)[0] for n, size, c in ((1, 7, 512), (32, 7, 512), (1, 56, 64), (32, 112, 64))} == {4}
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("channels", [1, 21, 64, 512])
+def test_tiles_lie_an_odd_number_of_cache_lines_apart(tile, channels):
+    stride = tile_stride(tile, channels)
+    assert frequencies(tile) * channels <= stride < frequencies(tile) * channels + 2 * LINE
+    assert stride % LINE == 0 and stride // LINE % 2 == 1
+
+
+@pytest.mark.parametrize("padding", [0, 1, (2, 0)])
+def test_an_input_gradient_is_a_convolution_with_the_filters_turned_around(padding):
+    g = ConvGeometry.forward("t", (2, 6, 5, 3), (4, 3, 3, 3), 1, padding, 1, 1)
+    random = np.random.default_rng(0)
+    weight, dy = random.standard_normal(g.weight_shape), random.standard_normal(g.output_shape)
+    view = filter_view(ConvBackwardInput(g))
+    top, left = padding_before(ConvBackwardInput(g))
+    element = weight.itemsize
+    strides = (view.out_stride, view.tap_row_stride, view.tap_column_stride, view.red_stride)
+    turned = np.lib.stride_tricks.as_strided(weight.reshape(-1)[view.offset :], (3, 3, 3, 4), [element * s for s in strides])
+    as_forward = ConvGeometry.forward("t", g.output_shape, (3, 3, 3, 4), 1, ((top, top), (left, left)), 1, 1)
+    (expected,) = ConvBackwardInput(g).reference(dy, weight)
+    (result,) = Conv(as_forward).reference(dy, turned)
+    np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_tiles_cover_every_image():
+    assert [tiles_of((2, 7, 9, 5), tile) for tile in TILES] == [2 * 4 * 5, 2 * 2 * 3, 2 * 2 * 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processors of a process are known on Linux")
+@pytest.mark.parametrize("given, processors, settled", [(None, 4, "1"), ("0", 4, "0"), (None, 1, None)])
+def test_pocl_is_asked_for_a_processor_a_thread_where_all_may_be_used(given, processors, settled, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.delenv("POCL_AFFINITY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("POCL_AFFINITY", given)
+    opencl_devices._give_threads_processors()
+    assert os.environ.get("POCL_AFFINITY") == settled
