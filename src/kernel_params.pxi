@@ -22,6 +22,13 @@ cdef extern from "softmax.h" nogil:
     struct softmax_members "softmax_params":
         int64_t outer, axis, inner, outer_block, inner_block, log
     int64_t softmax_tasks(const softmax_members *p)
+cdef extern from "row_products.h" nogil:
+    struct row_products_members "row_products_params":
+        int64_t rows, outs, reds, out_block, activation
+        float alpha, beta
+    int64_t row_products_tasks(const row_products_members *p)
+    enum: ROW_PRODUCTS_ROWS
+
 cdef extern from "loss.h" nogil:
     struct cross_entropy_members "cross_entropy_params":
         int64_t rows, classes, rows_per_task, ignore_index
@@ -105,6 +112,11 @@ def reduce_params(**members):
 def softmax_params(**members):
     cdef softmax_members p = members
     return as_params("softmax", members, p, <char *>&p, sizeof(p))
+
+
+def row_products_params(**members):
+    cdef row_products_members p = members
+    return as_params("row_products", members, p, <char *>&p, sizeof(p))
 
 
 def cross_entropy_params(**members):
@@ -196,6 +208,8 @@ def kernel_tasks(str kernel not None, bytes params not None):
         return reduce_tasks(<const reduce_members *>p)
     if kernel in ("softmax", "softmax_backward"):
         return softmax_tasks(<const softmax_members *>p)
+    if kernel == "row_products":
+        return row_products_tasks(<const row_products_members *>p)
     if kernel in ("cross_entropy", "cross_entropy_backward"):
         return cross_entropy_tasks(<const cross_entropy_members *>p)
     if kernel == "label_mask":
@@ -256,6 +270,16 @@ def softmax_blocks(int64_t outer, int64_t axis, int64_t inner):
     """Default outer_block and inner_block of softmax and softmax_backward, as a dict."""
     cdef int64_t columns = min(inner, 256)
     return {"outer_block": blocks_within(axis * columns, outer), "inner_block": columns}
+
+
+def row_products_blocks(int64_t outs, int64_t reds):
+    """Default out_block of row_products, as a dict: half a MiB of the matrix, which memory gives in some 30 us."""
+    return {"out_block": max(16, min(conv_round(outs, 16), 131072 // max(1, reds) // 16 * 16))}
+
+
+def most_rows():
+    """Rows that row_products takes."""
+    return ROW_PRODUCTS_ROWS
 
 
 def cross_entropy_blocks(int64_t rows, int64_t classes):

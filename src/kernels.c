@@ -25,6 +25,7 @@ KERNELS(X)
 #include "loss.c"
 #include "max_pool.c"
 #include "resample.c"
+#include "row_products.c"
 #include "batch_norm.c"
 #include "movement.c"
 #include "dropout.c"

@@ -29,6 +29,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
 #include "pointwise.h"
 #include "reduce.h"
 #include "resample.h"
+#include "row_products.h"
 #include "softmax.h"
 #include "winograd.h"
 
@@ -49,6 +50,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(winograd_inputs, struct winograd_params, 2)                                                                      \
     X(winograd, struct winograd_params, 6)                                                                             \
     X(winograd_gradient, struct winograd_gradient_params, 3)                                                           \
+    X(row_products, struct row_products_params, 5)                                                                     \
     X(unary, struct unary_params, 2)                                                                                   \
     X(unary_backward, struct unary_params, 3)                                                                          \
     X(binary, struct binary_params, 3)                                                                                 \

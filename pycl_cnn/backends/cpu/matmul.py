@@ -5,11 +5,11 @@ from __future__ import annotations
 from ...ops.base import Op
 from ...ops.conv import Epilogue
 from ...ops.matmul import MatMul
-from ...ops.movement import Reshape, Transpose
+from ...ops.movement import Reshape, Transpose, invert
 from ..matrices import first_untransposed, is_outer_products, matrix_sizes, row_of_pixels
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, output_members, patch_members
-from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
+from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch, launch
 
 
 def permuted_rows(weight: Value) -> tuple[Value, dict[str, int]] | None:
@@ -83,6 +83,43 @@ class PackedGemm(CpuAlgorithm):
         ]
 
 
+class RowProducts(CpuAlgorithm):
+    """Rows of the first operand times rows of the second, which is read where it lies: in a program for inference the model's own array."""
+
+    name = "row_products"
+    reason = "few rows: the second operand is read once, and not packed for that"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        op, (m, _, k) = node.op, matrix_sizes(node)
+        assert isinstance(op, MatMul)
+        return not op.transpose_a and op.transpose_b and m <= _kernels.most_rows() and k > 0
+
+    def pays(self, node: Node, device: Device) -> bool:
+        """Where the matrix is so large that it comes from memory at every run, at memory's rate: panels are read faster, but are as large again."""
+        return node.inputs[1].nbytes >= 1 << 23
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        """Where the rows of the second operand are permuted, permute those of the first instead, which are few."""
+        permuted = permuted_rows(node.inputs[1])
+        if permuted:
+            x, order = node.inputs[0], node.inputs[1].node.inputs[0].op
+            assert isinstance(order, Transpose)
+            shape = node.inputs[1].node.inputs[0].shape
+            with graph.at(node):
+                spread = graph.apply(Reshape((x.shape[0], *shape[1:])), x)
+                turned = graph.apply(Transpose(invert(order.permutation)), spread)
+                graph.rewire(node, 0, graph.apply(Reshape(x.shape), turned))
+            graph.rewire(node, 1, permuted[0])
+        return node
+
+    def launches(self, node: Node) -> list[Launch]:
+        assert isinstance(node.op, MatMul)
+        m, n, k = matrix_sizes(node)
+        bias, residual = epilogue_buffers(node, node.op.epilogue)
+        buffers = (node.inputs[0], node.inputs[1], bias, residual, node.outputs[0])
+        return [launch("row_products", buffers, rows=m, outs=n, reds=k, **_kernels.row_products_blocks(n, k), **epilogue_members(node.op.epilogue))]
+
+
 class OuterProducts(CpuAlgorithm):
     """a^T b as a sum of outer products of rows: the weight gradient of a dense layer. Nothing is packed."""
 
@@ -116,4 +153,4 @@ class OuterProducts(CpuAlgorithm):
         return calls
 
 
-ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {MatMul: [OuterProducts(), PackedGemm()]}
+ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {MatMul: [OuterProducts(), RowProducts(), PackedGemm()]}
