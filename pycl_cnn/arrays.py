@@ -1,4 +1,4 @@
-"""Arrays as users give them."""
+"""Arrays as users give them, and arrays that are shared instead of copied, because nobody writes to them."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def as_input_array(array: Any, operation: str) -> np.ndarray:
             raise DtypeError(f"{operation}: integers must fit 32 bits; received {array.dtype} up to {array.max()}")
         return array.astype(np.int32)
     raise DtypeError(f"{operation}: arrays must hold real numbers; received dtype {array.dtype}")
+
+
+def is_frozen(array: np.ndarray) -> bool:
+    """Whether nobody can write to the array: it is read-only, and so is the array whose memory it shows, if that is another one."""
+    owner = array if array.base is None else array.base
+    return not array.flags.writeable and isinstance(owner, np.ndarray) and owner.flags.owndata and not owner.flags.writeable
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """`array` if nobody can write to it, else a copy."""
+    return array if is_frozen(array) else array.copy()

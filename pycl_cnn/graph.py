@@ -149,11 +149,11 @@ class Graph:
             if node not in needed:
                 needed[node] = None
                 stack.extend(value.node for value in node.inputs)
-        missing = {node: len({value.node for value in node.inputs}) for node in needed}
-        users: dict[Node, set[Node]] = {node: set() for node in needed}
+        missing = {node: len(node.inputs) for node in needed}
+        users: dict[Node, list[Node]] = {node: [] for node in needed}
         for node in needed:
             for value in node.inputs:
-                users[value.node].add(node)
+                users[value.node].append(node)
         ready = [(node.order, node) for node, count in missing.items() if count == 0]
         heapq.heapify(ready)
         ordered = []

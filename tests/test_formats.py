@@ -352,3 +352,19 @@ print(peak() - before)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 1.3 * 64
+
+
+def test_arrays_of_a_file_are_taken_over_without_a_copy_and_nobody_can_write_to_them(tmp_path):
+    """Small ones lie together in one piece of memory."""
+    model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2))
+    pc.save(model, tmp_path / "w.safetensors")
+    loaded = pc.load_weights(nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2)), tmp_path / "w.safetensors")
+    arrays = loaded.state_dict()
+    assert len({id(array.base) for array in arrays.values()}) == 1
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, model.state_dict()[name])
+        for shown in (array, array.base):
+            with pytest.raises(ValueError, match="read-only"):
+                shown[...] = 0
+    with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
+        arrays["0.weight"].flags.writeable = True

@@ -166,7 +166,7 @@ class Backend:
     def settle(self, graph: Graph, device: Device, force: Mapping[str, str], precision: str) -> None:
         """Choose an algorithm for every node of a protected graph that has none."""
         while open_nodes := [node for node in graph.nodes() if does_work(node) and node.algorithm is None]:
-            self.examine([(node, [a for a in self.candidates(node, device, force) if a.exact or precision == "fast"]) for node in open_nodes], device)
+            self.examine([(node, (a for a in self.candidates(node, device, force) if a.exact or precision == "fast")) for node in open_nodes], device)
             for node in open_nodes:  # an algorithm may insert nodes, which need one in turn
                 self._choose(graph, node, device, force, precision)
         graph.prune()

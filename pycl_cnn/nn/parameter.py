@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import is_frozen
 from ..errors import ShapeError
 
 _versions = itertools.count(1)
 
 
 def _own(data: Any) -> np.ndarray:
-    """`data` as an array that nobody else writes to: a copy, unless it is a read-only float32 array with memory of its own."""
-    if isinstance(data, np.ndarray) and data.dtype == np.float32:
-        flags = data.flags
-        if flags.c_contiguous and flags.owndata and not flags.writeable:
-            return data
+    """`data` as an array that nobody else writes to: a copy, unless it is a float32 array that nobody can write to."""
+    if isinstance(data, np.ndarray) and data.dtype == np.float32 and data.flags.c_contiguous and is_frozen(data):
+        return data
     return np.array(data, np.float32, order="C")
 
 

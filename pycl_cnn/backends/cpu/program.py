@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...arrays import frozen
 from ...graph import Value
 from ...ops.leaf import Constant
 from ...plan import ALIGNMENT, Kind, Plan, Storage
@@ -30,11 +31,6 @@ class Kept:
     block: np.ndarray
     given: dict[Storage, np.ndarray] = field(default_factory=dict)  # states that are read where they are
     loads: int = 0  # how often they were given
-
-
-def unchanging(array: np.ndarray) -> np.ndarray:
-    """`array` if it is read-only memory of its own, as parameters are, or a copy: for a program that goes on reading it."""
-    return array if array.flags.owndata and not array.flags.writeable else array.copy()
 
 
 class CpuProgram(Program):
@@ -76,7 +72,7 @@ class CpuProgram(Program):
             if storage in self.places:
                 self._kept(storage, plan.graph.states[name])[...] = array
             else:
-                external[storage] = unchanging(array) if storage in self.given else array
+                external[storage] = frozen(array) if storage in self.given else array
         self.kept.given = {storage: external[storage] for storage in self.given}
         self.kept.loads += 1
         if not plan.setup:
