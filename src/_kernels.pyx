@@ -442,7 +442,12 @@ cdef extern from "winograd.h" nogil:
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":
         int64_t images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
-        int64_t parts, out_block, channel_block, tile_block
+        int64_t parts, group_rows, group_block, channel_block, tile_block, transformed
+    int64_t winograd_gradient_tiles(const winograd_gradient_members *p)
+    int64_t winograd_gradient_groups(const winograd_gradient_members *p)
+    int64_t winograd_gradient_inputs_stride(const winograd_gradient_members *p)
+    int64_t winograd_gradient_outputs_stride(const winograd_gradient_members *p)
+    enum: WINOGRAD_FREQUENCIES
     int64_t winograd_gradient_tasks(const winograd_gradient_members *p)
     int64_t winograd_gradient_scratch_bytes(const winograd_gradient_members *p)
     int64_t winograd_filters_tasks(const winograd_filters_members *p)
@@ -470,6 +475,9 @@ def winograd_inputs_params(**members):
 def winograd_gradient_params(**members):
     cdef winograd_gradient_members p = members
     return as_params("winograd_gradient", members, p, <char *>&p, sizeof(p))
+
+
+winograd_gradient_inputs_params = winograd_gradient_outputs_params = winograd_gradient_params
 
 
 def pack_panels_params(**members):
@@ -545,6 +553,10 @@ def conv_sizes(str kernel not None, bytes params not None):
                 depthwise_weight_gradient_scratch_bytes(<const depthwise_weight_gradient_members *>p))
     if kernel == "winograd_filters":
         return winograd_filters_tasks(<const winograd_filters_members *>p), 0
+    if kernel == "winograd_gradient_inputs":
+        return winograd_gradient_tiles(<const winograd_gradient_members *>p), 0
+    if kernel == "winograd_gradient_outputs":
+        return winograd_gradient_groups(<const winograd_gradient_members *>p) * (<const winograd_gradient_members *>p).parts, 0
     if kernel == "winograd_gradient":
         return (winograd_gradient_tasks(<const winograd_gradient_members *>p),
                 winograd_gradient_scratch_bytes(<const winograd_gradient_members *>p))
@@ -561,6 +573,17 @@ def winograd_workspace(bytes params not None):
     if len(params) != sizeof(winograd_members):
         raise ValueError(f"[winograd_workspace] these are not params of winograd: {len(params)} bytes")
     return winograd_inputs_bytes(<const winograd_members *>p) if (<const winograd_members *>p).transformed else 0
+
+
+def winograd_gradient_workspace(bytes params not None):
+    """Bytes of the transformed inputs and gradients of a winograd_gradient kernel with these parameters, if they are made before; else zeros."""
+    cdef const winograd_gradient_members *p = <const winograd_gradient_members *><const char *>params
+    if len(params) != sizeof(winograd_gradient_members):
+        raise ValueError(f"[winograd_gradient_workspace] these are not params of winograd_gradient: {len(params)} bytes")
+    if not p.transformed:
+        return 0, 0
+    return (4 * WINOGRAD_FREQUENCIES * winograd_gradient_inputs_stride(p),
+            4 * WINOGRAD_FREQUENCIES * winograd_gradient_outputs_stride(p))
 
 
 # Default sizes of tasks. They depend on the sizes of the operation and on the instruction set, never on the number of
@@ -677,13 +700,14 @@ def winograd_blocks(int64_t tile, int64_t tiles, int64_t outs, int64_t channels,
 
 
 def winograd_gradient_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):
-    """Default parts, out_block, channel_block and tile_block of winograd_gradient, as a dict."""
-    cdef int64_t lanes = vector_length(isa)
-    cdef int64_t out_block = min(64, conv_round(outs, lanes)), channel_block = min(64, conv_round(channels, lanes))
-    cdef int64_t tasks = conv_blocks(outs, out_block) * conv_blocks(channels, channel_block)
-    cdef int64_t tile_block = min(16, tiles)
-    cdef int64_t parts = max(1, min(conv_blocks(FEWEST_TASKS, tasks), tiles // (4 * tile_block)))
-    return {"parts": parts, "out_block": out_block, "channel_block": channel_block, "tile_block": tile_block}
+    """Default sizes of winograd_gradient's tasks, as a dict: the members from parts on."""
+    cdef int64_t rows = tile_rows(isa), groups = conv_blocks(outs, rows)
+    cdef int64_t channel_block = min(64, conv_round(channels, panel_width(isa)))
+    cdef int64_t group_block = groups if outs <= 64 else 56 // rows
+    cdef int64_t blocks = conv_blocks(groups, group_block) * conv_blocks(channels, channel_block)
+    cdef int64_t parts = max(1, min(conv_blocks(FEWEST_TASKS, blocks), tiles // 64))
+    return {"parts": parts, "group_rows": rows, "group_block": group_block, "channel_block": channel_block,
+            "tile_block": min(16, tiles), "transformed": blocks > 1}
 
 
 def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):

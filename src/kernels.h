@@ -49,7 +49,9 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(winograd_filters, struct winograd_filters_params, 2)                                                             \
     X(winograd_inputs, struct winograd_params, 2)                                                                      \
     X(winograd, struct winograd_params, 6)                                                                             \
-    X(winograd_gradient, struct winograd_gradient_params, 3)                                                           \
+    X(winograd_gradient_inputs, struct winograd_gradient_params, 2)                                                    \
+    X(winograd_gradient_outputs, struct winograd_gradient_params, 2)                                                   \
+    X(winograd_gradient, struct winograd_gradient_params, 5)                                                           \
     X(row_products, struct row_products_params, 5)                                                                     \
     X(unary, struct unary_params, 2)                                                                                   \
     X(unary_backward, struct unary_params, 3)                                                                          \

@@ -52,19 +52,29 @@ struct winograd_params {
  * tasks: winograd_tiles(); no scratch; params: struct winograd_params */
 
 /* winograd_gradient  dw = correlation of x with dy
- * buffers: 0 x [images][rows][cols][channels], 1 dy [images][out_rows][out_cols][outs], 2 parts [parts][outs][3][3][channels]
+ * buffers: 0 x [images][rows][cols][channels], 1 dy [images][out_rows][out_cols][outs], 2 parts [parts][outs][3][3][channels],
+ *          3 and 4 what winograd_gradient_inputs and winograd_gradient_outputs wrote with the same params, or NULL
  * parts[q] is the sum over the q-th share of the tiles; one part is dw itself, more are added by sum_parts.
- * A task computes out_block outs by channel_block channels of one part.
+ * A task computes group_block groups of outs by channel_block channels of one part.
  * tasks: winograd_gradient_tasks(); scratch: winograd_gradient_scratch_bytes() */
 struct winograd_gradient_params {
     int64_t images, rows, cols, channels;
     int64_t out_rows, out_cols, outs;
     int64_t pad_top, pad_left;
     int64_t parts;         /* shares of the tiles, 1 .. tiles */
-    int64_t out_block;     /* outs of a task; a multiple of the vector length */
-    int64_t channel_block; /* channels of a task; a multiple of the vector length */
-    int64_t tile_block;    /* tiles transformed and multiplied in one go */
+    int64_t group_rows;    /* outs of a group: rows of the register tile, at most */
+    int64_t group_block;   /* groups of a task */
+    int64_t channel_block; /* channels of a task; a multiple of the panel width */
+    int64_t tile_block;    /* tiles that a task transforms and multiplies in one go */
+    int64_t transformed;   /* whether there are buffers 3 and 4: where several tasks would transform the same */
 };
+
+/* winograd_gradient_inputs   buffers: 0 x, 1 V [frequency][panel of channels][tile][panel width]; tasks: winograd_gradient_tiles()
+ * winograd_gradient_outputs  buffers: 0 dy, 1 Z [frequency][group of outs][part][tile][outs of the group], slack behind each part;
+ *                            tasks: winograd_gradient_groups() * parts
+ * No scratch; params: struct winograd_gradient_params */
+
+enum { GRADIENT_SLACK = 16 }; /* floats: whole vectors are written */
 
 static inline int64_t winograd_filters_tasks(const struct winograd_filters_params *p) {
     return p->panels * (p->tile + 2);
@@ -104,15 +114,37 @@ static inline int64_t winograd_inputs_bytes(const struct winograd_params *p) {
     return 4 * winograd_tiles(p) * (p->tile + 2) * (p->tile + 2) * conv_round(p->channels, CHUNK);
 }
 
-static inline int64_t winograd_gradient_tasks(const struct winograd_gradient_params *p) {
-    return p->parts * conv_blocks(p->outs, p->out_block) * conv_blocks(p->channels, p->channel_block);
+static inline int64_t winograd_gradient_tiles(const struct winograd_gradient_params *p) {
+    return p->images * conv_blocks(p->out_rows, WINOGRAD_OUT) * conv_blocks(p->out_cols, WINOGRAD_OUT);
 }
 
-/* Transformed inputs and gradients of tile_block tiles, the block of U, and the gradients of one tile. */
+static inline int64_t winograd_gradient_groups(const struct winograd_gradient_params *p) {
+    return conv_blocks(p->outs, p->group_rows);
+}
+
+static inline int64_t winograd_gradient_tasks(const struct winograd_gradient_params *p) {
+    return p->parts * conv_blocks(winograd_gradient_groups(p), p->group_block) * conv_blocks(p->channels, p->channel_block);
+}
+
+/* Floats from a frequency to the next of V, from a group to the next and from a frequency to the next of Z. */
+static inline int64_t winograd_gradient_inputs_stride(const struct winograd_gradient_params *p) {
+    return winograd_stride(winograd_gradient_tiles(p) * conv_round(p->channels, p->channel_block));
+}
+
+static inline int64_t winograd_gradient_group(const struct winograd_gradient_params *p) {
+    return winograd_gradient_tiles(p) * p->group_rows + p->parts * GRADIENT_SLACK;
+}
+
+static inline int64_t winograd_gradient_outputs_stride(const struct winograd_gradient_params *p) {
+    return winograd_stride(winograd_gradient_groups(p) * winograd_gradient_group(p));
+}
+
+/* The block of U and, unless they are in buffers, transformed inputs and gradients of tile_block tiles. */
 static inline int64_t winograd_gradient_scratch_bytes(const struct winograd_gradient_params *p) {
-    return 4 * (WINOGRAD_FREQUENCIES * (p->tile_block * (p->channel_block + p->out_block) + 16 * p->out_block +
-                                        p->out_block * p->channel_block + p->out_block) +
-                64);
+    const int64_t inputs = winograd_stride(p->tile_block * p->channel_block);
+    const int64_t outputs = winograd_stride(p->group_block * (p->tile_block * p->group_rows + GRADIENT_SLACK));
+    return 4 * WINOGRAD_FREQUENCIES * (winograd_stride(p->group_block * p->group_rows * p->channel_block) +
+                                       (p->transformed ? 0 : inputs + outputs));
 }
 
 #endif

@@ -113,6 +113,18 @@ def test_winograd_keeps_its_promise_on_the_layers_of_networks(size, channels):
         assert np.abs(y - expected).max() <= WINOGRAD * np.abs(expected).max(), name
 
 
+@pytest.mark.parametrize("images, size, channels, outs", [(2, (34, 33), 70, 130), (9, (7, 7), 64, 65), (1, (30, 61), 65, 33)])
+def test_winograds_weight_gradient_in_several_blocks_and_parts(images, size, channels, outs):
+    """Where several tasks need the same transforms they are made before, for all parts."""
+    g = ConvGeometry.forward("conv", (images, *size, channels), (outs, 3, 3, channels), padding=1)
+    x, dy = operands_of(np.random.default_rng(outs), g.input_shape, g.output_shape)
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = [padded[:, r : r + size[0], s : s + size[1]].reshape(-1, channels) for r in range(3) for s in range(3)]
+    expected = np.stack([dy.reshape(-1, outs).T.astype(np.float64) @ tap for tap in taps], 1).reshape(outs, 3, 3, channels)
+    dw = run(ConvBackwardWeight(g), (x, dy), pc.device("cpu"), {"ConvBackwardWeight": "winograd"})
+    assert np.abs(dw - expected).max() <= WINOGRAD * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("transpose_b", [False, True])
 @pytest.mark.parametrize("m, n, k", [(1, 10, 84), (33, 17, 5), (64, 120, 400), (7, 1, 1)])

@@ -153,36 +153,47 @@ class WinogradGradient(CpuAlgorithm):
         wasted = tiles_of(g.output_shape, 4) * 16 / math.prod(g.output_shape[:3])
         return min(g.channels, g.out_channels) >= 16 and wasted < 1.8
 
-    def _blocks(self, g: ConvGeometry) -> dict[str, int]:
-        return _kernels.winograd_gradient_blocks(tiles_of(g.output_shape, 4), g.out_channels, g.channels)
+    @staticmethod
+    def _members(g: ConvGeometry) -> dict[str, int]:
+        return {
+            "images": g.batch,
+            "rows": g.size[0],
+            "cols": g.size[1],
+            "channels": g.channels,
+            "out_rows": g.out[0],
+            "out_cols": g.out[1],
+            "outs": g.out_channels,
+            "pad_top": g.padding[0][0],
+            "pad_left": g.padding[1][0],
+            **_kernels.winograd_gradient_blocks(tiles_of(g.output_shape, 4), g.out_channels, g.channels),
+        }
+
+    @staticmethod
+    def _sizes(node: Node, members: dict[str, int]) -> tuple[int, int, int]:
+        """Bytes of the parts, of the transformed inputs and of the transformed gradients in the workspace."""
+        parts = members["parts"] * node.outputs[0].nbytes if members["parts"] > 1 else 0
+        return (-(-parts // 64) * 64, *_kernels.winograd_gradient_workspace(_kernels.winograd_gradient_params(**members)))
 
     def workspace(self, node: Node, device: Device) -> int:
-        parts = self._blocks(node.op.geometry)["parts"]  # type: ignore[attr-defined]
-        return parts * node.outputs[0].nbytes if parts > 1 else 0
+        assert isinstance(node.op, ConvBackwardWeight)
+        parts, inputs, outputs = self._sizes(node, self._members(node.op.geometry))
+        return parts + inputs + outputs
 
     def launches(self, node: Node) -> list[Launch]:
         assert isinstance(node.op, ConvBackwardWeight)
-        g = node.op.geometry
-        sizes = self._blocks(g)
-        target: Buffer = At(None) if sizes["parts"] > 1 else node.outputs[0]
-        calls = [
-            conv_launch(
-                "winograd_gradient",
-                (*node.inputs, target),
-                images=g.batch,
-                rows=g.size[0],
-                cols=g.size[1],
-                channels=g.channels,
-                out_rows=g.out[0],
-                out_cols=g.out[1],
-                outs=g.out_channels,
-                pad_top=g.padding[0][0],
-                pad_left=g.padding[1][0],
-                **sizes,
-            )
-        ]
-        if sizes["parts"] > 1:
-            calls.append(conv_launch("sum_parts", (At(None), node.outputs[0]), parts=sizes["parts"], count=node.outputs[0].spec.size))
+        members, dw = self._members(node.op.geometry), node.outputs[0]
+        x, dy = node.inputs
+        parts, inputs, _ = self._sizes(node, members)
+        target: Buffer = At(None) if parts else dw
+        transformed: tuple[Buffer, Buffer] = (None, None)
+        calls = []
+        if members["transformed"]:
+            transformed = At(None, parts), At(None, parts + inputs)
+            calls.append(conv_launch("winograd_gradient_inputs", (x, transformed[0]), **members))
+            calls.append(conv_launch("winograd_gradient_outputs", (dy, transformed[1]), **members))
+        calls.append(conv_launch("winograd_gradient", (x, dy, target, *transformed), **members))
+        if parts:
+            calls.append(conv_launch("sum_parts", (At(None), dw), parts=members["parts"], count=dw.spec.size))
         return calls
 
 
