@@ -437,7 +437,7 @@ cdef extern from "winograd.h" nogil:
     struct winograd_filters_members "winograd_filters_params":
         int64_t tile, panels, floats
     struct winograd_members "winograd_params":
-        int64_t tile, images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
+        int64_t tile, images, rows, cols, channels, first_channels, out_rows, out_cols, outs, pad_top, pad_left
         int64_t panel_width, tile_block, panel_block, transformed, taps, activation
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":

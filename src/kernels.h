@@ -47,8 +47,8 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(depthwise, struct depthwise_params, 5)                                                                           \
     X(depthwise_weight_gradient, struct depthwise_weight_gradient_params, 3)                                           \
     X(winograd_filters, struct winograd_filters_params, 2)                                                             \
-    X(winograd_inputs, struct winograd_params, 2)                                                                      \
-    X(winograd, struct winograd_params, 6)                                                                             \
+    X(winograd_inputs, struct winograd_params, 3)                                                                      \
+    X(winograd, struct winograd_params, 7)                                                                             \
     X(winograd_gradient_inputs, struct winograd_gradient_params, 2)                                                    \
     X(winograd_gradient_outputs, struct winograd_gradient_params, 2)                                                   \
     X(winograd_gradient, struct winograd_gradient_params, 5)                                                           \

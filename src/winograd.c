@@ -76,17 +76,23 @@ static struct tile_place tile_at(const struct winograd_params *p, int64_t tile) 
 }
 
 /* Transforms the inputs of the tiles first..end-1 of those from `begin` on, `count` of which lie together in v. */
-static void transform_tiles(const struct winograd_params *p, const float *x, int64_t begin, int64_t count, int64_t first,
-                            int64_t end, float *v) {
+static void transform_tiles(const struct winograd_params *p, const float *x, const float *rest, int64_t begin, int64_t count,
+                            int64_t first, int64_t end, float *v) {
     const int64_t frequencies = (p->tile + 2) * (p->tile + 2), groups = ceil_div(count, MR);
-    const struct winograd_input input = {p->rows, p->cols, p->channels, p->channels};
+    const int64_t channels = p->first_channels, rest_channels = p->channels - channels, pixels = p->rows * p->cols;
+    const struct winograd_input input = {p->rows, p->cols, channels, channels};
+    const struct winograd_input rest_input = {p->rows, p->cols, rest_channels, rest_channels};
     for (int64_t group = 0, low = 0; group < groups; group++) {
         const int64_t rows = tile_rows(count, groups, group);
         for (int64_t t = max_i64(low, first); t < min_i64(low + rows, end); t++) {
             const struct tile_place place = tile_at(p, begin + t);
-            winograd_transforms[p->tile].input(&input, x + place.image * p->rows * p->cols * p->channels,
-                                               place.row - p->pad_top, place.col - p->pad_left,
-                                               v + (t - low) * CHUNK, rows * CHUNK, CHUNK, frequencies * rows * CHUNK);
+            const int64_t row = place.row - p->pad_top, col = place.col - p->pad_left, stride = rows * CHUNK;
+            float *target = v + (t - low) * CHUNK;
+            winograd_transforms[p->tile].input(&input, x + place.image * pixels * channels, row, col, target, stride, CHUNK,
+                                               frequencies * stride);
+            if (rest)
+                winograd_transforms[p->tile].input(&rest_input, rest + place.image * pixels * rest_channels, row, col,
+                                                   target + channels * frequencies * rows, stride, CHUNK, frequencies * stride);
         }
         low += rows;
         v += frequencies * rows * conv_round(p->channels, CHUNK);
@@ -98,7 +104,7 @@ void KERNEL(winograd_inputs)(const void *params, void *const *buffers, int64_t t
     const struct winograd_params *p = params;
     const int64_t frequencies = (p->tile + 2) * (p->tile + 2), begin = task / p->tile_block * p->tile_block;
     const int64_t count = min_i64(p->tile_block, winograd_tiles(p) - begin);
-    transform_tiles(p, buffers[0], begin, count, task - begin, task - begin + 1,
+    transform_tiles(p, buffers[0], buffers[2], begin, count, task - begin, task - begin + 1,
                     (float *)buffers[1] + frequencies * begin * conv_round(p->channels, CHUNK));
 }
 
@@ -116,7 +122,7 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
     float *m = scratch, *u = m + p->tile_block * m_stride;
     float *v = u + winograd_filter_floats(p);
     if (p->transformed) v = (float *)buffers[5] + frequencies * begin * row_floats;
-    else transform_tiles(p, buffers[0], begin, count, 0, count, v);
+    else transform_tiles(p, buffers[0], buffers[6], begin, count, 0, count, v);
 
     for (int64_t panel = panel_begin; panel < panel_end; panel++) {
         const int64_t out = panel * width, lanes = min_i64(width, p->outs - out);

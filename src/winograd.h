@@ -33,12 +33,14 @@ struct winograd_filters_params {
 /* winograd  y = act(conv(x, filters) + bias + residual)
  * buffers: 0 x [images][rows][cols][channels], 1 panels (of winograd_filters, or with `taps` of pack_panels), 2 bias [outs] or
  *          NULL, 3 residual (laid out as y) or NULL, 4 y [images][out_rows][out_cols][outs], 5 transformed inputs, of
- *          winograd_inputs with the same params, or NULL. y and residual may be the same memory.
+ *          winograd_inputs with the same params, or NULL, 6 the channels of x from first_channels on, laid out as x, or NULL.
+ *          y and residual may be the same memory.
  * A task computes tile_block tiles by panel_block panels.
  * tasks: winograd_tasks(); scratch: winograd_scratch_bytes() */
 struct winograd_params {
     int64_t tile; /* 2, 4 or 6 outputs a side */
     int64_t images, rows, cols, channels;
+    int64_t first_channels; /* of x, if the others are in buffer 6: a multiple of CHUNK; else all */
     int64_t out_rows, out_cols, outs;
     int64_t pad_top, pad_left; /* output (0, 0) reads the input from (-pad_top, -pad_left) on */
     int64_t panel_width, tile_block, panel_block;
@@ -48,7 +50,7 @@ struct winograd_params {
 };
 
 /* winograd_inputs  the transformed inputs of winograd
- * buffers: 0 x, 1 V [block of tile_block tiles][register tile][channel / CHUNK][frequency][tile][CHUNK]
+ * buffers: 0 x, 1 V [block of tile_block tiles][register tile][channel / CHUNK][frequency][tile][CHUNK], 2 further channels or NULL
  * tasks: winograd_tiles(); no scratch; params: struct winograd_params */
 
 /* winograd_gradient  dw = correlation of x with dy

@@ -15,7 +15,8 @@ from pycl_cnn.geometry import ConvGeometry
 from pycl_cnn.graph import Graph
 from pycl_cnn.ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from pycl_cnn.ops.matmul import MatMul
-from pycl_cnn.ops.pointwise import Activation
+from pycl_cnn.ops.movement import Concat
+from pycl_cnn.ops.pointwise import Activation, Unary
 from pycl_cnn.passes import optimised
 
 #: (batch, size, channels), (out_channels, kernel), keywords
@@ -111,6 +112,27 @@ def test_winograd_keeps_its_promise_on_the_layers_of_networks(size, channels):
     for name in names:
         y = run(Conv(g), operands, pc.device("cpu"), {"Conv": name})
         assert np.abs(y - expected).max() <= WINOGRAD * np.abs(expected).max(), name
+
+
+@pytest.mark.parametrize("name", ["winograd", "winograd_2x2", "winograd_6x6"])
+@pytest.mark.parametrize("images, size, channels, outs", [(2, (13, 10), (32, 21), 40), (3, (7, 6), (16, 33), 200)], ids=["tiles", "transformed before"])
+@pytest.mark.parametrize("read_twice", [False, True])
+def test_winograd_joins_two_inputs_as_it_reads_them(name, images, size, channels, outs, read_twice):
+    """A concatenation for a convolution alone is not made; where something else reads it, it is there."""
+    g = ConvGeometry.forward("conv", (images, *size, sum(channels)), (outs, 3, 3, sum(channels)), padding=1)
+    op = Conv(g, EPILOGUES["relu"])
+    graph, shapes = Graph(), [*((images, *size, c) for c in channels), g.weight_shape, (outs,), g.output_shape]
+    first, rest, *others = (graph.input(f"x{i}", shape) for i, shape in enumerate(shapes))
+    x = graph.apply(Concat(3), first, rest)
+    graph.outputs = [graph.apply(op, x, *others), *([graph.apply(Unary(Activation("relu")), x)] if read_twice else [])]
+    program = backend("cpu").compile(optimised(graph), pc.device("cpu"), {}, {"Conv": name})
+    operands = operands_of(np.random.default_rng(outs), *shapes)
+    whole = np.concatenate(operands[:2], 3)
+    (expected,) = op.reference(whole, *operands[2:])
+    y, *copies = results if isinstance(results := program.run(*operands), list | tuple) else [results]
+    assert np.abs(y - expected).max() <= WINOGRAD * np.abs(expected).max()
+    assert ("Concat" in program.explain()) is read_twice
+    assert all(np.array_equal(copy, np.maximum(whole, 0)) for copy in copies)
 
 
 @pytest.mark.parametrize("images, size, channels, outs", [(2, (34, 33), 70, 130), (9, (7, 7), 64, 65), (1, (30, 61), 65, 33)])

@@ -8,15 +8,17 @@ from typing import Any
 
 from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
-from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
+from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from ...ops.movement import Concat
 from ..winograd import TILES, filter_view, frequencies, padding_before, three_by_three, tiles_of
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
-from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, conv_launch
+from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
 
 # Of a core of today, with another one at work beside it; only the ratios matter: flop in a nanosecond, nanoseconds that a float of the
 # transformed inputs and of the products takes, bytes of filters in a nanosecond, and how many of them hide behind the multiplications.
 PEAK, TRANSFORM, FILTER_BYTES, HIDDEN = 105.0, 0.13, 20.0, 0.7
+CHUNK = 16  # of src/conv.h: channels that lie together in transformed inputs
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,15 @@ def winograd_cost(tile: int, c: int, k: int, target: tuple[int, ...]) -> float:
     return max(work + (1 - HIDDEN) * filters, filters)
 
 
+def joined(node: Node) -> tuple[Value, Value] | None:
+    """The two images whose channels a Concat would join for this node alone, where the kernel can read them as they are."""
+    x = node.inputs[0]
+    if not isinstance(x.op, Concat) or x.op.axis != 3 or len(x.users) > 1 or len(x.node.inputs) != 2:
+        return None
+    first, rest = x.node.inputs
+    return None if first.shape[3] % CHUNK or first is rest else (first, rest)
+
+
 class Winograd(CpuAlgorithm):
     """F(4x4, 3x3) for stride 1, forward and input gradient (which is a convolution with the filters turned around)."""
 
@@ -74,6 +85,9 @@ class Winograd(CpuAlgorithm):
         _, _, source, target = roles(node.op)
         return _kernels.winograd_blocks(self.tile, tiles_of(target, self.tile), target[3], source[3])
 
+    def why(self, node: Node, device: Device) -> str:
+        return f"{self.reason}; joins two inputs as it reads them" if joined(node) else self.reason
+
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         assert isinstance(node.op, Conv | ConvBackwardInput)
         _, _, source, target = roles(node.op)
@@ -88,6 +102,10 @@ class Winograd(CpuAlgorithm):
             if not blocks["taps"]:
                 filters = graph.apply(TransformFilters(self.tile, -(-target[3] // blocks["panel_width"])), filters)
             graph.rewire(node, 1, filters)
+        if parts := joined(node):
+            first, rest = parts
+            graph.rewire(node, 0, first)
+            graph.extend(node, rest)
         return node
 
     def _members(self, node: Node) -> dict[str, Any]:
@@ -100,6 +118,7 @@ class Winograd(CpuAlgorithm):
             "rows": source[1],
             "cols": source[2],
             "channels": source[3],
+            "first_channels": node.inputs[0].shape[3],
             "out_rows": target[1],
             "out_cols": target[2],
             "outs": target[3],
@@ -114,12 +133,14 @@ class Winograd(CpuAlgorithm):
         return _kernels.winograd_workspace(_kernels.winograd_params(**self._members(node)))
 
     def launches(self, node: Node) -> list[Launch]:
-        bias, residual = epilogue_buffers(node, node.op.epilogue)  # type: ignore[attr-defined]
+        epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
+        bias, residual = epilogue_buffers(node, epilogue)
         members = self._members(node)
-        x, filters = node.inputs[:2]
+        x, filters, *extra = node.inputs
+        rest = extra[epilogue.operands] if len(extra) > epilogue.operands else None
         inputs: Buffer = At(None) if members["transformed"] else None
-        calls = [conv_launch("winograd_inputs", (x, inputs), **members)] if inputs else []
-        return [*calls, conv_launch("winograd", (x, filters, bias, residual, node.outputs[0], inputs), **members)]
+        calls = [conv_launch("winograd_inputs", (x, inputs, rest), **members)] if inputs else []
+        return [*calls, conv_launch("winograd", (x, filters, bias, residual, node.outputs[0], inputs, rest), **members)]
 
 
 class SmallWinograd(Winograd):
