@@ -290,3 +290,11 @@ def test_average_pooling_by_tables_is_average_pooling(pads, count, ceil):
     proto = checked(to_proto(model, [(x.shape, x.dtype)]))
     assert [item.op_type for item in proto.graph.node] == ["AveragePool"]
     close(run(proto, x)[0], model(x, device="cpu"))
+
+
+def test_adaptive_pooling_to_more_elements_is_interpolation():
+    model = Function(lambda x: pc.F.adaptive_avg_pool2d(x, (6, 7)))
+    x = np.random.default_rng(0).standard_normal((2, 3, 2, 1)).astype(np.float32)
+    proto = checked(to_proto(model, [(x.shape, x.dtype)]))
+    assert [item.op_type for item in proto.graph.node if item.op_type != "Constant"] == ["Resize"]
+    close(run(proto, x)[0], model(x, device="cpu"))

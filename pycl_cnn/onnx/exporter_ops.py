@@ -262,7 +262,7 @@ def _resample(writer: Writer, node: Node) -> None:
     assert isinstance(op, Resample)
     x = writer.channels_first(node.inputs[0])
     rules = (op.rows, op.cols)
-    y = _resize(writer, x, rules) or _average_pool(writer, x, rules) or _products(writer, x, rules)
+    y = _resize(writer, x, rules) or _average_pool(writer, x, rules) or _repeated(writer, x, rules) or _products(writer, x, rules)
     writer.give_channels_last(node.outputs[0], y)
 
 
@@ -358,6 +358,12 @@ def _nearest_agrees(rule: AxisRule) -> bool:
     scale = np.float32(1 / rule.scale) if rule.scale else np.float32(rule.out) / np.float32(rule.size)
     found = np.floor(np.arange(rule.out, dtype=np.float32) / scale).astype(int)
     return np.array_equal(np.minimum(found, rule.size - 1), rule.table[1])
+
+
+def _repeated(writer: Writer, x: str, rules: tuple[AxisRule, AxisRule]) -> str | None:
+    """As interpolation by the nearest, if that is what averages come to: of fewer elements than there are outputs."""
+    nearest = tuple(AxisRule("nearest", *rule.shape[::-1]) for rule in rules)
+    return _resize(writer, x, nearest) if all(rule.table == twin.table for rule, twin in zip(rules, nearest, strict=True)) else None  # type: ignore[arg-type]
 
 
 def _products(writer: Writer, x: str, rules: tuple[AxisRule, AxisRule]) -> str:
