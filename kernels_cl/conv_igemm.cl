@@ -30,24 +30,14 @@
 // ACTIVATION  kind, see activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
+#include "register_block.cl"
 #ifndef MR
 #define MR 6
-#endif
-#ifndef NV
-#define NV 2
 #endif
 #ifndef UNROLL
 #define UNROLL 1
 #endif
 #define PANEL (VEC * NV)
-
-#if NV == 1
-#define EACH_VECTOR(F, m) F(m, 0)
-#elif NV == 2
-#define EACH_VECTOR(F, m) F(m, 0) F(m, 1)
-#else
-#define EACH_VECTOR(F, m) F(m, 0) F(m, 1) F(m, 2)
-#endif
 
 __kernel void conv_igemm(
     __global const float *x, const int x_offset,
@@ -100,8 +90,6 @@ __kernel void conv_igemm(
             if (a == grid_rows) { a = 0; ++image; }
         }
 
-#define DECLARE_SUM(m, v) real sum##m##_##v = (real)(0.0f);
-#define DECLARE_SUMS(m) EACH_VECTOR(DECLARE_SUM, m)
         EACH(MR, DECLARE_SUMS)
 
         __global const float *weights = panel_start;
@@ -115,12 +103,11 @@ __kernel void conv_igemm(
 
 #pragma unroll UNROLL
             for (int i = 0; i < reds; ++i) {
-#define LOAD_WEIGHT(m, v) const real weight##v = load(weights + v * VEC);
+#define LOAD_WEIGHT(m, v) const real vector##v = load(weights + v * VEC);
                 EACH_VECTOR(LOAD_WEIGHT, 0)
                 weights += PANEL;
-#define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(value##m, weight##v, sum##m##_##v);
-#define ADD_PRODUCTS(m) { const real value##m = (real)(x##m[i]); EACH_VECTOR(ADD_PRODUCT, m) }
-                EACH(MR, ADD_PRODUCTS)
+#define ADD_PIXEL(m) ADD_TIMES(m, x##m[i])
+                EACH(MR, ADD_PIXEL)
             }
         }
 

@@ -19,36 +19,16 @@
 // ACTIVATION      kind, see activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
-#ifndef COLUMNS
-#define COLUMNS 8
-#endif
-#ifndef LINES
-#define LINES 16
-#endif
+#include "register_block.cl"
+#include "local_steps.cl"
 #ifndef MR
 #define MR 4
 #endif
-#ifndef NV
-#define NV 2
-#endif
-#ifndef STEP
-#define STEP 16
-#endif
-#ifndef BUFFERS
-#define BUFFERS 1
-#endif
-#define ITEMS (COLUMNS * LINES)
 #define TILE (MR * LINES)
 #define TILE_STRIDE (TILE + 4)      // keeps vectors aligned and spreads the transposed stores over the banks
 #define PANEL (VEC * NV * COLUMNS)
 #define VECTORS (STEP / VEC)        // vectors of channels of one pixel
 #define LOADS ((TILE * VECTORS + ITEMS - 1) / ITEMS)
-
-#if NV == 1
-#define EACH_VECTOR(F, m) F(m, 0)
-#else
-#define EACH_VECTOR(F, m) F(m, 0) F(m, 1)
-#endif
 
 __kernel __attribute__((reqd_work_group_size(COLUMNS, LINES, 1)))
 void conv_igemm_tiled(
@@ -90,8 +70,6 @@ void conv_igemm_tiled(
         source[n] = image * x_image_stride + a * row_step * x_row_stride + b * column_step * x_column_stride;
     }
 
-#define DECLARE_SUM(m, v) real sum##m##_##v = (real)(0.0f);
-#define DECLARE_SUMS(m) EACH_VECTOR(DECLARE_SUM, m)
     EACH(MR, DECLARE_SUMS)
 
     const int steps_of_tap = (reds + STEP - 1) / STEP, step_count = tap_count * steps_of_tap;
@@ -118,29 +96,17 @@ void conv_igemm_tiled(
             store_local(load(w_from + place), w_to + place); \
     }
 
-#if BUFFERS == 2
-    if (step_count > 0)
-        LOAD_STEP(0)
-    barrier(CLK_LOCAL_MEM_FENCE);
-#endif
+    BEGIN_STEPS(step_count)
     for (int step = 0; step < step_count; ++step) {
-#if BUFFERS == 2
-        // Into the buffer that was read before the last barrier, while the other one is multiplied.
-        if (step + 1 < step_count)
-            LOAD_STEP(step + 1)
-#else
-        LOAD_STEP(step)
-        barrier(CLK_LOCAL_MEM_FENCE);
-#endif
+        BRING_STEP(step, step_count)
         const int steps = min(reds - step % steps_of_tap * STEP, STEP);
         __local const float *x_line = x_tile + (step % BUFFERS) * (STEP * TILE_STRIDE) + get_local_id(1) * MR;
         __local const float *w_line = w_tile + (step % BUFFERS) * (STEP * PANEL) + get_local_id(0) * VEC;
         for (int i = 0; i < steps; ++i) {
-#define LOAD_WEIGHT(m, v) const real weight##v = load_local(w_line + v * (PANEL / NV));
+#define LOAD_WEIGHT(m, v) const real vector##v = load_local(w_line + v * (PANEL / NV));
             EACH_VECTOR(LOAD_WEIGHT, 0)
-#define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(value##m, weight##v, sum##m##_##v);
-#define ADD_PRODUCTS(m) { const real value##m = (real)(x_line[m]); EACH_VECTOR(ADD_PRODUCT, m) }
-            EACH(MR, ADD_PRODUCTS)
+#define ADD_PIXEL(m) ADD_TIMES(m, x_line[m])
+            EACH(MR, ADD_PIXEL)
             x_line += TILE_STRIDE;
             w_line += PANEL;
         }

@@ -22,19 +22,11 @@
 // MO  outputs of a register block; 1..14, at most outs.    NV  vectors of a block; 1 or 2.   VEC*NV at most reds.
 //     Limits as in conv_igemm.cl.
 #include "vectors.cl"
+#include "register_block.cl"
 #ifndef MO
 #define MO 6
 #endif
-#ifndef NV
-#define NV 2
-#endif
 #define PANEL (VEC * NV)
-
-#if NV == 1
-#define EACH_VECTOR(F, m) F(m, 0)
-#else
-#define EACH_VECTOR(F, m) F(m, 0) F(m, 1)
-#endif
 
 __kernel void conv_weight_gradient(
     __global const float *x, const int x_offset,
@@ -66,8 +58,6 @@ __kernel void conv_weight_gradient(
     __global const float *x_block = x + x_offset + group * reds + first_red + tap_row * x_row_stride + tap_column * x_column_stride;
     __global const float *dy_block = dy + dy_offset + group * outs + first_out;
 
-#define DECLARE_SUM(m, v) real sum##m##_##v = (real)(0.0f);
-#define DECLARE_SUMS(m) EACH_VECTOR(DECLARE_SUM, m)
     EACH(MO, DECLARE_SUMS)
 
     int pixel = part * pixels_per_part;
@@ -83,11 +73,10 @@ __kernel void conv_weight_gradient(
             __global const float *x_at = x_block + image * x_image_stride + a * row_step * x_row_stride + first * column_step * x_column_stride;
             __global const float *dy_at = dy_block + image * dy_image_stride + a * dy_row_stride + first * dy_column_stride;
             for (int column = first; column < last; ++column) {
-#define LOAD_X(m, v) const real x##v = load(x_at + v * VEC);
+#define LOAD_X(m, v) const real vector##v = load(x_at + v * VEC);
                 EACH_VECTOR(LOAD_X, 0)
-#define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(value##m, x##v, sum##m##_##v);
-#define ADD_PRODUCTS(m) { const real value##m = (real)(dy_at[m]); EACH_VECTOR(ADD_PRODUCT, m) }
-                EACH(MO, ADD_PRODUCTS)
+#define ADD_OUTPUT(m) ADD_TIMES(m, dy_at[m])
+                EACH(MO, ADD_OUTPUT)
                 x_at += column_step * x_column_stride;
                 dy_at += dy_column_stride;
             }

@@ -12,33 +12,13 @@
 // COLUMNS, LINES, MO (as MR), NV, STEP, BUFFERS: see conv_igemm_tiled.cl; BUFFERS*STEP*(TILE + PANEL)*4 bytes of local memory.
 // TILE is a multiple of VEC.
 #include "vectors.cl"
-#ifndef COLUMNS
-#define COLUMNS 8
-#endif
-#ifndef LINES
-#define LINES 16
-#endif
+#include "register_block.cl"
+#include "local_steps.cl"
 #ifndef MO
 #define MO 4
 #endif
-#ifndef NV
-#define NV 2
-#endif
-#ifndef STEP
-#define STEP 16
-#endif
-#ifndef BUFFERS
-#define BUFFERS 1
-#endif
-#define ITEMS (COLUMNS * LINES)
 #define TILE (MO * LINES)
 #define PANEL (VEC * NV * COLUMNS)
-
-#if NV == 1
-#define EACH_VECTOR(F, m) F(m, 0)
-#else
-#define EACH_VECTOR(F, m) F(m, 0) F(m, 1)
-#endif
 
 __kernel __attribute__((reqd_work_group_size(COLUMNS, LINES, 1)))
 void conv_weight_gradient_tiled(
@@ -68,8 +48,6 @@ void conv_weight_gradient_tiled(
     x += x_offset + group * reds + tap_row * x_row_stride + tap_column * x_column_stride;
     dy += dy_offset + group * outs;
 
-#define DECLARE_SUM(m, v) real sum##m##_##v = (real)(0.0f);
-#define DECLARE_SUMS(m) EACH_VECTOR(DECLARE_SUM, m)
     EACH(MO, DECLARE_SUMS)
 
     const int first_pixel = part * pixels_per_part, last_pixel = min(first_pixel + pixels_per_part, images * grid_rows * grid_columns);
@@ -96,28 +74,16 @@ void conv_weight_gradient_tiled(
         } \
     }
 
-#if BUFFERS == 2
-    if (step_count > 0)
-        LOAD_STEP(0)
-    barrier(CLK_LOCAL_MEM_FENCE);
-#endif
+    BEGIN_STEPS(step_count)
     for (int step = 0; step < step_count; ++step) {
-#if BUFFERS == 2
-        // Into the buffer that was read before the last barrier, while the other one is multiplied.
-        if (step + 1 < step_count)
-            LOAD_STEP(step + 1)
-#else
-        LOAD_STEP(step)
-        barrier(CLK_LOCAL_MEM_FENCE);
-#endif
+        BRING_STEP(step, step_count)
         __local const float *x_line = x_tile + (step % BUFFERS) * (STEP * PANEL) + get_local_id(0) * VEC;
         __local const float *dy_line = dy_tile + (step % BUFFERS) * (STEP * TILE) + get_local_id(1) * MO;
         for (int i = 0; i < STEP; ++i) {
-#define LOAD_X(m, v) const real x##v = load_local(x_line + v * (PANEL / NV));
+#define LOAD_X(m, v) const real vector##v = load_local(x_line + v * (PANEL / NV));
             EACH_VECTOR(LOAD_X, 0)
-#define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(value##m, x##v, sum##m##_##v);
-#define ADD_PRODUCTS(m) { const real value##m = (real)(dy_line[m]); EACH_VECTOR(ADD_PRODUCT, m) }
-            EACH(MO, ADD_PRODUCTS)
+#define ADD_OUTPUT(m) ADD_TIMES(m, dy_line[m])
+            EACH(MO, ADD_OUTPUT)
             x_line += PANEL;
             dy_line += TILE;
         }

@@ -20,6 +20,7 @@
 #include "vectors.cl"
 #include "activation.cl"
 #include "winograd_tile.cl"
+#include "winograd_transforms.cl"
 
 // Filter (out, i) has its tap (r, s) at source[source_offset + out*out_stride + i*red_stride + r*tap_row_stride + s*tap_column_stride].
 // Work-item (block of reds_per_item reds, panel): width is a multiple of VEC.
@@ -96,40 +97,9 @@ __kernel void winograd_input(
     const int first_channel = get_global_id(0) * channels_per_item;
     const int last_channel = min(first_channel + channels_per_item, channels);
     const corner_of_tile corner = corner_of(first_tile + (int)get_global_id(1), tile_rows, tile_columns);
-    const int first_row = corner.row - pad_top, first_column = corner.column - pad_left;
-    const int row_stride = x_columns * channels;
-    const int inside = first_row >= 0 && first_row + SIDE <= x_rows && first_column >= 0 && first_column + SIDE <= x_columns;
-    x += x_offset + (corner.image * x_rows + first_row) * row_stride + first_column * channels;
     v += v_offset + (int)get_global_id(1) * tile_stride;
-
-    float half_done[FREQUENCIES * VEC];
-    for (int channel = first_channel; channel < last_channel; channel += VEC) {
-        const int lanes = min(last_channel - channel, VEC);
-        for (int s = 0; s < SIDE; ++s) {
-            __global const float *at = x + s * channels + channel;
-            #define DECLARE_INPUT(r) real d##r;
-            EACH(SIDE, DECLARE_INPUT)
-            if (inside && lanes == VEC) {
-#define LOAD_INSIDE(r) d##r = load(at + r * row_stride);
-                EACH(SIDE, LOAD_INSIDE)
-            } else {
-#define LOAD_CHECKED(r) \
-                if ((uint)(first_row + r) < (uint)x_rows && (uint)(first_column + s) < (uint)x_columns) \
-                    d##r = load_some(at + r * row_stride, lanes); \
-                else \
-                    d##r = (real)(0.0f);
-                EACH(SIDE, LOAD_CHECKED)
-            }
-#define KEEP_INPUT(n, value) store_private(value, half_done + (SIDE * n + s) * VEC);
-            INPUT_LINE(KEEP_INPUT)
-        }
-        for (int n = 0; n < SIDE; ++n) {
-#define LOAD_LINE(s) const real d##s = load_private(half_done + (SIDE * n + s) * VEC);
-            EACH(SIDE, LOAD_LINE)
-#define STORE_INPUT(k, value) store_some(value, v + (SIDE * n + k) * channels + channel, lanes);
-            INPUT_LINE(STORE_INPUT)
-        }
-    }
+    for (int channel = first_channel; channel < last_channel; channel += VEC)
+        transform_input(x + x_offset + channel, corner, pad_top, pad_left, x_rows, x_columns, channels, min(last_channel - channel, VEC), v + channel, channels);
 }
 
 __kernel void winograd_output(
@@ -144,31 +114,11 @@ __kernel void winograd_output(
     const int first_channel = get_global_id(0) * channels_per_item;
     const int last_channel = min(first_channel + channels_per_item, channels);
     const corner_of_tile corner = corner_of(first_tile + (int)get_global_id(1), tile_rows, tile_columns);
-    const int rows = min(TILE, y_rows - corner.row), columns = min(TILE, y_columns - corner.column);
-    const int first_place = ((corner.image * y_rows + corner.row) * y_columns + corner.column) * channels;
     m += m_offset + (int)get_global_id(1) * tile_stride;
-
-    float half_done[TILE * SIDE * VEC], results[TILE * VEC];
     for (int channel = first_channel; channel < last_channel; channel += VEC) {
         const int lanes = min(last_channel - channel, VEC);
-        const real bias_value = bias_offset >= 0 ? load_some(bias + bias_offset + channel, lanes) : (real)(0.0f);
-        for (int s = 0; s < SIDE; ++s) {
-#define LOAD_PRODUCT(r) const real d##r = load_some(m + (SIDE * r + s) * channels + channel, lanes);
-            EACH(SIDE, LOAD_PRODUCT)
-#define KEEP_OUTPUT(n, value) store_private(value, half_done + (SIDE * n + s) * VEC);
-            OUTPUT_LINE(KEEP_OUTPUT)
-        }
-        for (int n = 0; n < rows; ++n) {
-            EACH(SIDE, LOAD_LINE)
-#define KEEP_RESULT(k, value) store_private(value, results + k * VEC);
-            OUTPUT_LINE(KEEP_RESULT)
-            for (int k = 0; k < columns; ++k) {
-                const int place = first_place + (n * y_columns + k) * channels + channel;
-                real value = load_private(results + k * VEC) + bias_value;
-                if (residual_offset >= 0)
-                    value += load_some(residual + residual_offset + place, lanes);
-                store_some(activate(value, alpha, beta), y + y_offset + place, lanes);
-            }
-        }
+        const real bias_lanes = bias_offset >= 0 ? load_some(bias + bias_offset + channel, lanes) : (real)(0.0f);
+        transform_output(m + channel, channels, bias_lanes, residual + residual_offset + channel, residual_offset >= 0, y + y_offset + channel, corner,
+                         y_rows, y_columns, channels, lanes, alpha, beta);
     }
 }

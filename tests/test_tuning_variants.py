@@ -96,6 +96,7 @@ WORK = {
     "depthwise": (Conv(DEEP), "depthwise", (DEEP.input_shape, DEEP.weight_shape), 9),
     "depthwise input gradient": (ConvBackwardInput(DEEP), "depthwise", (DEEP.output_shape, DEEP.weight_shape), 9),
     "winograd": (Conv(PLAIN), "winograd", (PLAIN.input_shape, PLAIN.weight_shape), 9 * 37),
+    "winograd fused": (Conv(PLAIN), "winograd_fused", (PLAIN.input_shape, PLAIN.weight_shape), 9 * 37),
     "winograd gradient": (ConvBackwardWeight(PLAIN), "winograd", (PLAIN.input_shape, PLAIN.output_shape), 2 * 9 * 6),
 }
 
@@ -139,7 +140,7 @@ def _try_all(device, work, pairs, **limits):
                     y = _program(op, algorithm, shapes, device).run(*operands)
                 assert variant in [v for _, _, v in used]
                 tried += 1
-                if algorithm == "winograd":
+                if algorithm.startswith("winograd"):
                     assert np.abs(y - expected).max() <= 1e-4 * np.abs(expected).max(), variant
                 else:
                     assert_within(y, expected, sum_bound(length, magnitude), str(variant))

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from helpers.tuning import CPU, GPU
 
+import pycl_cnn as pc
 from pycl_cnn.backends.opencl import devices as opencl_devices
+from pycl_cnn.backends.opencl.call import device_context
 from pycl_cnn.backends.opencl.winograd import LEAST_GAIN, LINE, WINOGRAD_TILE, cost, direct_cost, tile_problem, tile_stride
 from pycl_cnn.backends.opencl.winograd_gradient import GRADIENT_TILE
 from pycl_cnn.backends.winograd import TILES, filter_view, frequencies, padding_before, tiles_of
@@ -26,6 +28,18 @@ def test_tiles_are_small_where_reading_filters_costs_most_and_large_where_images
     assert chosen(WINOGRAD_TILE, CPU, 8, 7, 512)[0] == 4
     assert chosen(WINOGRAD_TILE, CPU, 1, 56, 64)[0] == 6
     assert chosen(WINOGRAD_TILE, CPU, 1, 224, 64)[0] == 6
+
+
+def test_a_core_keeps_tiles_to_itself_where_they_are_many_and_filters_are_few(device):
+    """Layers of ResNet-18: large images in one kernel, small ones with all cores at each product."""
+    if device.backend != "opencl" or device_context(device).device.compute_units > 4:
+        pytest.skip("for OpenCL devices of few cores: each has to have some tiles")
+
+    def algorithm(size, c):
+        layer = pc.nn.Conv2d(c, c, 3, padding=1, bias=False)
+        return [node.algorithm.name for node in pc.compile(layer, (1, c, size, size), device=device).plan.graph.nodes() if isinstance(node.op, Conv)]
+
+    assert [algorithm(56, 64), algorithm(28, 128), algorithm(14, 256), algorithm(7, 512)] == [["winograd_fused"]] * 2 + [["winograd"]] * 2
 
 
 def test_where_the_filters_alone_take_longer_no_tile_pays():

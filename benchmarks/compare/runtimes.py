@@ -22,11 +22,12 @@ class Runtime:
         return self.platform.lower() in platform.lower() and driver.startswith(self.driver)
 
     def library(self, prefix: Path) -> Path | None:
-        """Its library, in the environment `prefix` or where the system's .icd file says; None where it is not installed."""
+        """Its library: in the environment `prefix`, in a folder of LD_LIBRARY_PATH, or where the system's .icd file says; None where it is not installed."""
         if self.pattern.endswith(".icd"):
             icd = Path(self.pattern)
             return Path(icd.read_text().strip()) if icd.exists() else None
-        found = sorted(prefix.glob(self.pattern))
+        folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
+        found = [*sorted(prefix.glob(self.pattern)), *(path for folder in folders for path in sorted(Path(folder).glob(Path(self.pattern).name)))]
         return found[0] if found else None
 
     def environment(self, prefix: Path, folder: Path) -> dict[str, str]:

@@ -118,7 +118,7 @@ class Step:
         assert expected is not None
         scale = float(np.abs(expected).max())
         error = float(np.abs(result - expected).max()) if np.isfinite(result).all() else math.inf
-        allowed = WINOGRAD * scale if self.algorithm == "winograd" else 2.0**-23 * (self.length + 8) * max(scale, 1.0) * 4
+        allowed = WINOGRAD * scale if self.algorithm.startswith("winograd") else 2.0**-23 * (self.length + 8) * max(scale, 1.0) * 4
         return "" if error <= allowed else f"error {error:.2e}, allowed {allowed:.2e}"
 
 

@@ -17,6 +17,7 @@ from pycl_cnn.backends.opencl.conv import DEPTHWISE
 from pycl_cnn.backends.opencl.conv_weight_gradient import WEIGHT_GRADIENT
 from pycl_cnn.backends.opencl.tiles import PRODUCT
 from pycl_cnn.backends.opencl.winograd import WINOGRAD, WINOGRAD_TILE
+from pycl_cnn.backends.opencl.winograd_fused import WINOGRAD_FUSED
 from pycl_cnn.backends.opencl.winograd_gradient import GRADIENT_TILE
 
 CPU = Limits(False, 8, (), 4096, (4096, 4096, 4096), 1 << 20)
@@ -31,6 +32,7 @@ FAMILIES = {
     "depthwise": (DEPTHWISE, ("rows", "columns", "inside", "channels", "taps")),
     "winograd": (WINOGRAD, ("tile", "tiles", "ins", "outs")),
     "winograd_tile": (WINOGRAD_TILE, ("images", "rows", "columns", "ins", "outs")),
+    "winograd_fused": (WINOGRAD_FUSED, ("images", "rows", "columns", "ins", "outs")),
     "winograd_gradient_tile": (GRADIENT_TILE, ("images", "rows", "columns", "ins", "outs")),
 }
 

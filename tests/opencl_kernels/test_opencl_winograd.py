@@ -51,6 +51,38 @@ def test_winograd(context, random, tile, n, h, w, c, k, pad, extras, flipped):
 
 
 @pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("extras", [False, True])
+@pytest.mark.parametrize("n, h, w, c, k, pad", [(1, 5, 6, 3, 5, (1, 1)), (2, 4, 9, 21, 18, (2, 0)), (1, 11, 10, 6, 35, (1, 2))])
+def test_winograd_fused(context, random, tile, n, h, w, c, k, pad, extras):
+    """All of it in one kernel, with a last block that is not full."""
+    x, weights = normal(random, n, h, w, c), normal(random, k, 3, 3, c)
+    bias = normal(random, k) if extras else None
+    rows, columns = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2
+    residual = normal(random, n, rows, columns, k) if extras else None
+    width = 2 * context.define("winograd", "VEC")
+    panels = execute(
+        context, "winograd", "winograd_filters", (ceil_div(c, 8), ceil_div(k, width)), (1, 1), dict(source=weights),
+        dict(panels=(frequencies(tile), ceil_div(k, width), c, width)), dict(TILE=tile), outs=k, reds=c, width=width, reds_per_item=8,
+        out_stride=9 * c, red_stride=1, tap_row_stride=3 * c, tap_column_stride=c,
+    )["panels"]
+    tile_rows, tile_columns = ceil_div(rows, tile), ceil_div(columns, tile)
+    tiles, height, each = n * tile_rows * tile_columns, 2, 2
+    frequency_stride = height * c + 1
+    scratch_stride = frequencies(tile) * (frequency_stride + height * width)
+    items = ceil_div(tiles, height * each)
+    y = execute(
+        context, "winograd_fused", "winograd_fused", (items,), (1,), dict(x=x, panels=panels, bias=bias, residual=residual),
+        dict(y=(n, rows, columns, k), scratch=(items, scratch_stride)), dict(ACTIVATION=int(extras), TILE=tile, MR=height, NV=2),
+        x_rows=h, x_columns=w, reds=c, pad_top=pad[0], pad_left=pad[1], y_rows=rows, y_columns=columns, outs=k, tile_rows=tile_rows, tile_columns=tile_columns,
+        tiles=tiles, blocks_per_item=each, scratch_stride=scratch_stride, frequency_stride=frequency_stride, alpha=0, beta=0,
+    )["y"]
+    reference = convolution_reference(x, weights.reshape(k, 9, c), [(r - pad[0], s - pad[1]) for r in range(3) for s in range(3)], (rows, columns), (1, 1), 1)
+    if extras:
+        reference = numpy.maximum(reference + bias + residual, 0)
+    close(y, reference, tile**2 * 9 * c, scale=4)
+
+
+@pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("n, h, w, c, k, pad", [(1, 5, 6, 3, 5, (1, 1)), (2, 4, 9, 21, 18, (2, 0))])
 def test_winograd_gradient(context, random, tile, n, h, w, c, k, pad):
     """The transforms, with NumPy's sums over tiles between them, in two chunks."""

@@ -168,7 +168,7 @@ class Context:
             return self._zeros
 
 
-TUNED_KERNELS = ("conv_igemm", "conv_igemm_tiled", "conv_weight_gradient", "conv_weight_gradient_tiled", "conv_depthwise", "winograd", "winograd_gradient")
+TUNED_KERNELS = ("conv_igemm", "conv_igemm_tiled", "conv_weight_gradient", "conv_weight_gradient_tiled", "conv_depthwise", "winograd", "winograd_fused", "winograd_gradient")
 
 
 @functools.cache

@@ -157,6 +157,15 @@ class TransformFiltersKernel(OpenClAlgorithm):
         return [Call("winograd", "winograd_filters", *size, arguments, {"VEC": op.vector, "TILE": op.tile, "ACTIVATION": clipped(None).number})]
 
 
+def insert_filters(graph: Graph, node: Node, tile: int, block: Tile) -> None:
+    """Transform the filters that are input 1 of `node`, for products in blocks."""
+    assert isinstance(node.op, Conv | ConvBackwardInput)
+    _, _, source, target = roles(node.op)
+    filters = TransformFilters(tile, target[3], source[3], block.panel, block.width, filter_view(node.op))
+    with graph.at(node):
+        graph.rewire(node, 1, graph.apply(filters, node.inputs[1]))
+
+
 class Winograd(OpenClAlgorithm):
     """F(t x t, 3x3) for stride 1, forward and input gradient (which is a convolution with the filters turned around)."""
 
@@ -184,13 +193,8 @@ class Winograd(OpenClAlgorithm):
         return [(PRODUCT, products), (WINOGRAD, chunk_problem(source, target, cut.tile)), (WINOGRAD_TILE, tile_problem(WINOGRAD_TILE, source, target))]
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
-        assert isinstance(node.op, Conv | ConvBackwardInput)
-        _, _, source, target = roles(node.op)
         context = device_context(device)
-        block = Tile.of(self.variant(node, context), "MR")
-        filters = TransformFilters(self._tiling(node, context).tile, target[3], source[3], block.panel, block.width, filter_view(node.op))
-        with graph.at(node):
-            graph.rewire(node, 1, graph.apply(filters, node.inputs[1]))
+        insert_filters(graph, node, self._tiling(node, context).tile, Tile.of(self.variant(node, context), "MR"))
         return node
 
     def workspace(self, node: Node, device: Device) -> int:

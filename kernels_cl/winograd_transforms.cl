@@ -1,0 +1,70 @@
+// Winograd's transforms of the VEC channels of one tile, shared by winograd.cl and winograd_fused.cl; matrices and tiles: winograd_tile.cl.
+//
+// A tile's SIDE x SIDE vectors do not fit the registers, so both directions of a transform go through private memory.
+
+// V = B^T d B.  x: the images' first channel of these; frequency f goes to v + f*frequency_stride.
+inline void transform_input(
+    __global const float *x, const corner_of_tile corner, const int pad_top, const int pad_left, const int x_rows, const int x_columns,
+    const int channels, const int lanes, __global float *v, const int frequency_stride)
+{
+    const int first_row = corner.row - pad_top, first_column = corner.column - pad_left;
+    const int row_stride = x_columns * channels;
+    const int inside = first_row >= 0 && first_row + SIDE <= x_rows && first_column >= 0 && first_column + SIDE <= x_columns;
+    x += (corner.image * x_rows + first_row) * row_stride + first_column * channels;
+
+    float half_done[FREQUENCIES * VEC];
+    for (int s = 0; s < SIDE; ++s) {
+        __global const float *at = x + s * channels;
+#define DECLARE_INPUT(r) real d##r;
+        EACH(SIDE, DECLARE_INPUT)
+        if (inside && lanes == VEC) {
+#define LOAD_INSIDE(r) d##r = load(at + r * row_stride);
+            EACH(SIDE, LOAD_INSIDE)
+        } else {
+#define LOAD_CHECKED(r) \
+            if ((uint)(first_row + r) < (uint)x_rows && (uint)(first_column + s) < (uint)x_columns) \
+                d##r = load_some(at + r * row_stride, lanes); \
+            else \
+                d##r = (real)(0.0f);
+            EACH(SIDE, LOAD_CHECKED)
+        }
+#define KEEP_INPUT(n, value) store_private(value, half_done + (SIDE * n + s) * VEC);
+        INPUT_LINE(KEEP_INPUT)
+    }
+    for (int n = 0; n < SIDE; ++n) {
+#define LOAD_LINE(s) const real d##s = load_private(half_done + (SIDE * n + s) * VEC);
+        EACH(SIDE, LOAD_LINE)
+#define STORE_INPUT(k, value) store_some(value, v + (SIDE * n + k) * frequency_stride, lanes);
+        INPUT_LINE(STORE_INPUT)
+    }
+}
+
+// y = activation(A^T M A + bias + residual) of the places of a tile that are inside.  y, residual: the images' first channel of these.
+inline void transform_output(
+    __global const float *m, const int frequency_stride, const real bias, __global const float *residual, const int has_residual,
+    __global float *y, const corner_of_tile corner, const int y_rows, const int y_columns, const int channels, const int lanes,
+    const float alpha, const float beta)
+{
+    const int rows = min(TILE, y_rows - corner.row), columns = min(TILE, y_columns - corner.column);
+    const int first_place = ((corner.image * y_rows + corner.row) * y_columns + corner.column) * channels;
+
+    float half_done[TILE * SIDE * VEC], results[TILE * VEC];
+    for (int s = 0; s < SIDE; ++s) {
+#define LOAD_PRODUCT(r) const real d##r = load_some(m + (SIDE * r + s) * frequency_stride, lanes);
+        EACH(SIDE, LOAD_PRODUCT)
+#define KEEP_OUTPUT(n, value) store_private(value, half_done + (SIDE * n + s) * VEC);
+        OUTPUT_LINE(KEEP_OUTPUT)
+    }
+    for (int n = 0; n < rows; ++n) {
+        EACH(SIDE, LOAD_LINE)
+#define KEEP_RESULT(k, value) store_private(value, results + k * VEC);
+        OUTPUT_LINE(KEEP_RESULT)
+        for (int k = 0; k < columns; ++k) {
+            const int place = first_place + (n * y_columns + k) * channels;
+            real value = load_private(results + k * VEC) + bias;
+            if (has_residual)
+                value += load_some(residual + place, lanes);
+            store_some(activate(value, alpha, beta), y + place, lanes);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+"""3x3 convolutions by Winograd's method in one kernel, where there are many tiles. See kernels_cl/winograd_fused.cl."""
+
+from __future__ import annotations
+
+from ...ops.base import Op
+from ...ops.conv import Conv, ConvBackwardInput
+from ...tuning.space import Family, Limits, Problem, Rule, Space, Variant
+from ..winograd import TILES, frequencies, padding_before, tile_grid, tiles_of
+from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
+from .conv import clipped, epilogue_arguments, roles
+from .sizes import blocks
+from .tiles import HEIGHTS, WIDTH, WIDTHS, Tile, registers
+from .winograd import LEAST_GAIN, LINE, Winograd, cost, direct_cost, insert_filters, tile_problem
+
+ROWS_OF_WIDTH = {16: (8, 7, 6), 8: (6, 5, 4), 4: (6, 4)}  # with two vectors
+BLOCKS_PER_UNIT = 3  # at least
+ITEMS_PER_UNIT = 8  # that drivers deal out to a CPU's cores
+CACHE = 512 << 10  # bytes that a core has near
+FILTERS = 4 << 20  # bytes that all cores read again for every block
+
+
+def fused_usual(problem: Problem, limits: Limits) -> Variant:
+    """Tiles of 4, whose block stays in a core's caches, and a height that leaves few of them over in the last block."""
+    width = limits.width
+    while width > 4 and problem["outs"] <= width // 2:
+        width //= 2
+    vectors = 2 if problem["outs"] > width else 1
+    tiles = tiles_of((problem["images"], problem["rows"], problem["columns"], problem["outs"]), 4)
+    rows = min(ROWS_OF_WIDTH[width], key=lambda rows: (blocks(tiles, rows) * (rows + 1), -rows))
+    return Variant.of("winograd_fused", TILE=4, MR=rows, NV=vectors, VEC=width)
+
+
+SPACE = Space(
+    "winograd_fused",
+    {"TILE": TILES, "MR": HEIGHTS[:-1], "NV": (1, 2, 3), "VEC": WIDTHS},
+    fused_usual,
+    (
+        WIDTH,
+        registers("MR"),
+        Rule("a panel is not much wider than the outs", lambda v, p, d: v["VEC"] == 4 or v["NV"] * v["VEC"] < 2 * p["outs"] + 8),
+    ),
+)
+WINOGRAD_FUSED = Family("winograd_fused", (SPACE,))
+
+
+def frequency_stride(rows: int, reds: int) -> int:
+    """Floats from a frequency of `rows` tiles to the next: an odd number of cache lines."""
+    return LINE * (blocks(rows * reds, LINE) | 1)
+
+
+def scratch_stride(tile: int, block: Tile, reds: int) -> int:
+    """Floats of a work-item's transformed inputs and of a panel's products."""
+    return frequencies(tile) * (frequency_stride(block.rows, reds) + block.rows * block.panel)
+
+
+class WinogradFused(OpenClAlgorithm):
+    """F(t x t, 3x3) for stride 1, forward and input gradient, every core with tiles of its own."""
+
+    name = "winograd_fused"
+    reason = f"{Winograd.reason}; tiles are many, so that each core keeps some in its caches from input to output"
+    exact = False  # the transforms add and subtract before they multiply
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return Winograd().supports(node, device)
+
+    def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
+        _, _, source, target = roles(node.op)
+        return [(WINOGRAD_FUSED, tile_problem(WINOGRAD_FUSED, source, target))]
+
+    def pays(self, node: Node, device: Device) -> bool:
+        """Where what a block needs stays near a core, and every core has some blocks."""
+        _, _, source, target = roles(node.op)
+        context, problem = device_context(device), tile_problem(WINOGRAD_FUSED, source, target)
+        variant = self.variant(node, context)
+        tile, block = variant["TILE"], Tile.of(variant, "MR")
+        near = 4 * scratch_stride(tile, block, source[3]) <= CACHE and 4 * frequencies(tile) * source[3] * target[3] <= FILTERS
+        many = blocks(tiles_of(target, tile), block.rows) >= BLOCKS_PER_UNIT * context.device.compute_units
+        cheap = cost(problem, tile, context.tuning.limits) < LEAST_GAIN * direct_cost(problem)
+        return not context.device.is_gpu and min(source[3], target[3]) >= 16 and near and many and cheap
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        variant = self.variant(node, device_context(device))
+        insert_filters(graph, node, variant["TILE"], Tile.of(variant, "MR"))
+        return node
+
+    def _items(self, node: Node, context: Context) -> tuple[int, int]:
+        """(work-items, blocks of each)."""
+        variant = self.variant(node, context)
+        count = blocks(tiles_of(roles(node.op)[3], variant["TILE"]), variant["MR"])
+        each = blocks(count, ITEMS_PER_UNIT * context.device.compute_units)
+        return blocks(count, each), each
+
+    def workspace(self, node: Node, device: Device) -> int:
+        context = device_context(device)
+        variant = self.variant(node, context)
+        return 4 * self._items(node, context)[0] * scratch_stride(variant["TILE"], Tile.of(variant, "MR"), roles(node.op)[2][3])
+
+    def calls(self, node: Node, context: Context) -> list[Call]:
+        assert isinstance(node.op, Conv | ConvBackwardInput)
+        _, _, source, target = roles(node.op)
+        variant = self.variant(node, context)
+        tile, block = variant["TILE"], Tile.of(variant, "MR")
+        items, each = self._items(node, context)
+        top, left = padding_before(node.op)
+        rows, columns = tile_grid(target, tile)
+        arguments = {
+            "x": node.inputs[0],
+            "panels": node.inputs[1],
+            "y": node.outputs[0],
+            "scratch": At(None),
+            "x_rows": source[1],
+            "x_columns": source[2],
+            "reds": source[3],
+            "pad_top": top,
+            "pad_left": left,
+            "y_rows": target[1],
+            "y_columns": target[2],
+            "outs": target[3],
+            "tile_rows": rows,
+            "tile_columns": columns,
+            "tiles": tiles_of(target, tile),
+            "blocks_per_item": each,
+            "scratch_stride": scratch_stride(tile, block, source[3]),
+            "frequency_stride": frequency_stride(block.rows, source[3]),
+            **epilogue_arguments(node, node.op.epilogue),
+        }
+        defines = {"TILE": tile, "MR": block.rows, "NV": block.vectors, "VEC": block.width, "ACTIVATION": clipped(node.op.epilogue.activation).number}
+        return [Call("winograd_fused", "winograd_fused", (items,), (1,), arguments, defines)]
+
+
+ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {Conv: [WinogradFused()], ConvBackwardInput: [WinogradFused()]}
