@@ -162,7 +162,7 @@ def test_wrong_variants_are_found_out(cache, monkeypatch):
     device = first_opencl_device()
     context = device_context(device)
     text = programs.source_text("conv_igemm")
-    broken = text.replace("multiply_add(value##m, weight##v, sum", "multiply_add(value##m * (UNROLL == 1 ? 1.0f : 1.01f), weight##v, sum")
+    broken = text.replace("ADD_TIMES(m, x##m[i])", "ADD_TIMES(m, x##m[i] * (UNROLL == 1 ? 1.0f : 1.01f))")
     assert broken != text
     monkeypatch.setattr(programs, "source_text", lambda stem, known=programs.source_text: broken if stem == "conv_igemm" else known(stem))
     monkeypatch.setattr(context, "_programs", {})
