@@ -151,7 +151,7 @@ def test_what_no_kernel_does_right_is_done_by_the_host(where, fresh, sabotage, m
         monkeypatch.setattr(trials, "SECONDS", 8.0)
     sabotage(stem, old, new.replace("{0}", old))
     with pytest.warns(pc.DeviceWarning, match=rf"Conv on opencl:\d .*not igemm, since .*conv_igemm\.conv_igemm.*{text}.*; cpu takes its place"):
-        program, error = convolution(where, precision="exact")  # Winograd's method on the CPU would be off by more
+        program, error = convolution(where)
     assert error < 1e-6
     step = conv_step(program)
     assert step.algorithm == "cpu" and "not igemm, since" in step.why and "copies" in step.why and "KiB to the host" in step.why
@@ -236,7 +236,7 @@ def test_a_device_that_was_short_of_memory_is_asked_again_by_the_next_process(wh
     with monkeypatch.context() as now:
         now.setattr(trials, "run", lambda _, requests: short * len(requests))
         with pytest.warns(pc.DeviceWarning, match="the device has no memory"):
-            program, error = convolution(where, precision="exact")
+            program, error = convolution(where)
         assert error < 1e-6 and conv_step(program).algorithm == "cpu"
     assert not [entry for entry in verdicts(fresh).values() if not entry["ok"]]
     check.device_check.cache_clear()  # as another process begins
