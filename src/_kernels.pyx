@@ -601,10 +601,10 @@ cdef int64_t task_work(int64_t work):
 
 
 cdef int64_t narrowest_panel(int64_t outs, isa) except -1:
-    """Floats of a panel row: a full one, or as many vectors as the outs take; half a vector of 16."""
+    """Floats of a panel row: a full one, or as many vectors as the outs take; of vectors of 16 also half a one, or one and a half."""
     cdef int64_t lanes = vector_length(isa)
-    if lanes == 16 and outs <= 8:
-        return 8
+    if lanes == 16 and outs <= 24 and (outs <= 8 or outs > 16):
+        return 8 if outs <= 8 else 24
     return min(<int64_t>panel_width(isa), conv_round(outs, lanes))
 
 

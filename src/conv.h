@@ -58,7 +58,7 @@ struct patch_geometry {
  * tasks: groups * ceil(outs / panel_width);  scratch: none */
 struct pack_panels_params {
     int64_t groups, outs, tap_rows, tap_cols, reds;
-    int64_t panel_width; /* a multiple of the vector length, at most the full panel width of the instruction set; or 8 */
+    int64_t panel_width; /* a multiple of the vector length, at most the full panel width of the instruction set; or 8 or 24 */
     int64_t offset, group_stride, out_stride, tap_row_stride, tap_col_stride, red_stride; /* floats, any sign */
 };
 

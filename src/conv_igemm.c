@@ -3,7 +3,7 @@
  *     task = pixel_block pixels x panel_block panels of a group
  *       for each block of the reduction                   pixels * reduction_block stays in L2
  *         for each panel                                  comes from memory once a task, stays in L1 or L2
- *           for each tile of up to MR pixels              its patches are copied when the first panel meets them
+ *           for each tile of some pixels                  its patches are copied when the first panel meets them
  *             micro-kernel, and after the last block the epilogue
  *
  * A copied patch is used by all panels of the task; in return the micro-kernel knows nothing of taps and borders. Where
@@ -63,7 +63,7 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
     const float *x = (const float *)buffers[0] + group * p->channels + pixel_begin * p->col_stride;
     const struct epilogue e = epilogue(p->activation, p->alpha, p->beta);
     const struct patch_reader reader = patch_reader(g, buffers[0], group, block, lines);
-    const int64_t tiles = ceil_div(count, MR);
+    const int64_t tiles = ceil_div(count, most_rows(width));
     pixel_offsets(p, pixel_begin, count, offsets);
     int64_t k_begin = 0;
     do {

@@ -15,7 +15,7 @@
 void KERNEL(spread_lines)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     const struct spread_lines_params *p = params;
     const int64_t width = p->panel_width, run = p->tap_cols * p->channels, panels = ceil_div(run, width);
-    const int64_t tiles = ceil_div(p->grid_cols, MR), dy_row = p->grid_cols * p->outs, floats = p->cols * p->channels;
+    const int64_t tiles = ceil_div(p->grid_cols, most_rows(width)), dy_row = p->grid_cols * p->outs, floats = p->cols * p->channels;
     const int64_t end = min_i64(p->images * p->rows, (task + 1) * p->line_block);
     float *sums = scratch, *line = sums + TILE_FLOATS;
     struct tile_rows layout = {.row_stride = p->outs, .chunk_stride = CHUNK, .segment_length = p->outs, .segment_stride = -dy_row};

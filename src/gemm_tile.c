@@ -88,15 +88,20 @@ typedef void gemm_rows_tile(const struct tile_rows *rows, const float *a, const 
 #define VECTORS 1
 #include "gemm_tile_rows.h"
 #undef VECTORS
+#define VECTORS 3
+#include "gemm_tile_rows.h"
+#undef VECTORS
 #undef TILE_HALF
 #endif
 
 #define TILES_6(layout, v)                                                                                             \
     0, tile_##layout##_1x##v, tile_##layout##_2x##v, tile_##layout##_3x##v, tile_##layout##_4x##v,                     \
         tile_##layout##_5x##v, tile_##layout##_6x##v
+#define TILES_9(layout, v)                                                                                             \
+    TILES_6(layout, v), tile_##layout##_7x##v, tile_##layout##_8x##v, tile_##layout##_9x##v
 #define TILES_14(layout, v)                                                                                            \
-    TILES_6(layout, v), tile_##layout##_7x##v, tile_##layout##_8x##v, tile_##layout##_9x##v, tile_##layout##_10x##v,   \
-        tile_##layout##_11x##v, tile_##layout##_12x##v, tile_##layout##_13x##v, tile_##layout##_14x##v
+    TILES_9(layout, v), tile_##layout##_10x##v, tile_##layout##_11x##v, tile_##layout##_12x##v,                        \
+        tile_##layout##_13x##v, tile_##layout##_14x##v
 #if MR == 14
 #define TILES TILES_14
 #else
@@ -132,13 +137,18 @@ static gemm_rows_tile *const tiles_rows[NV + 1][MR + 1] = {
 
 #if VL == 16
 static gemm_rows_tile *const tiles_rows_half[MR + 1] = {TILES(rows, 1h)};
+static gemm_rows_tile *const tiles_rows_three_halves[] = {TILES_9(rows, 3h)};
 static gemm_tile *const tiles_columns_half[MR + 1] = {TILES(columns, 1h)};
 #endif
+
+/* Rows of a full tile for a panel of `width` floats a row. */
+static inline int64_t most_rows(int64_t width) { return VL == 16 && width == VL + VL / 2 ? 9 : MR; }
 
 /* The tiles for a panel of `width` floats a row, of which `lanes` are in use. */
 static inline gemm_rows_tile *const *rows_tiles(int64_t width, int64_t lanes) {
 #if VL == 16
     if (width < VL) return tiles_rows_half;
+    if (width == VL + VL / 2) return tiles_rows_three_halves;
 #endif
     (void)width;
     return tiles_rows[ceil_div(lanes, VL)];

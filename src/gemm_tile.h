@@ -16,7 +16,8 @@
  * The accumulators have names, because the compilers keep an array of vectors in memory.
  *
  * With TILE_HALF set, the vectors are half as wide (AVX-512 only, no pixels, names end in h): processors multiply two of
- * those in the time of a whole one, so up to half as many outs take half the time. */
+ * those in the time of a whole one, so up to half as many outs take half the time. Three of them, for 24 outs, are for rows only, and
+ * for up to 9: 27 accumulators + 3 panel vectors + 1 broadcast of 32 registers. */
 
 #ifdef TILE_HALF
 #define TV vh
@@ -75,6 +76,7 @@ static void TILE_NAME(pixels, ROWS, VECTORS)(int64_t reds, const float *a, int64
 }
 #endif
 
+#if !defined(TILE_HALF) || VECTORS < 3
 static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int64_t a_stride, const float *panel,
                                               int64_t panel_stride, float *sums, int64_t sums_stride, int accumulate) {
     EACH_ROW(ZERO_ROW)
@@ -84,6 +86,7 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 #undef A
     FINISH
 }
+#endif
 
 #define FETCH(r) __builtin_prefetch(&A(r));
 #define LOAD_BIAS(r, v) const TV bias##v = end->bias ? TV_(load_until)(end->bias, v * TL, end->lanes) : (TV){0};

@@ -28,6 +28,7 @@
 #define ROWS 9
 #include "gemm_tile.h"
 #undef ROWS
+#if !defined(TILE_HALF) || VECTORS < 3
 #define ROWS 10
 #include "gemm_tile.h"
 #undef ROWS
@@ -43,4 +44,5 @@
 #define ROWS 14
 #include "gemm_tile.h"
 #undef ROWS
+#endif
 #endif

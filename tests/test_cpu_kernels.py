@@ -124,7 +124,7 @@ def convolutions(draw, depthwise=False):
 def panel_width(c, outs):
     lanes = kernels.vector_length(c["isa"])
     if c["narrow"]:
-        return 8 if lanes == 16 and outs <= 8 else lanes
+        return 8 if lanes == 16 and outs <= 8 else 24 if lanes == 16 and outs > 16 else lanes
     return kernels.panel_width(c["isa"])
 
 
@@ -534,7 +534,8 @@ def test_spread_lines(data):
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     dy, w = random(rng, n, *grid, outs), random(rng, outs, *taps, channels)
     run_length = taps[1] * channels
-    width = draw(st.sampled_from([kernels.vector_length(isa), kernels.panel_width(isa)] + [8] * (kernels.vector_length(isa) == 16 and run_length <= 8)))
+    width = draw(st.sampled_from([kernels.vector_length(isa), kernels.panel_width(isa)] + [8] * (kernels.vector_length(isa) == 16 and run_length <= 8)
+                                 + [24] * (kernels.vector_length(isa) == 16)))
     pack = dict(groups=1, outs=run_length, tap_rows=taps[0], tap_cols=1, reds=outs, panel_width=width, offset=0, group_stride=0,
                 out_stride=1, tap_row_stride=run_length, tap_col_stride=0, red_stride=taps[0] * run_length)
     members = dict(images=n, rows=size[0], cols=size[1], channels=channels, grid_rows=grid[0], grid_cols=grid[1], outs=outs,
