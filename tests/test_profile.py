@@ -1,6 +1,7 @@
 """Profiles: one time for every step, shares of measured ceilings, and a trace that viewers open."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,6 +48,20 @@ def test_profiling_changes_no_result(device):
     before = program.run(x)
     program.profile(x, repeat=2)
     np.testing.assert_array_equal(program.run(x), before)
+
+
+def test_events_that_end_before_they_begin_are_not_believed(device, monkeypatch):
+    """Seen where a driver's threads change processors: the host's clock takes their place, and the profile says so."""
+    if device.backend != "opencl":
+        pytest.skip("events are OpenCL's")
+    program = pc.compile(pc.nn.Linear(7, 5), (3, 7), device=device)
+    event = SimpleNamespace(profile=SimpleNamespace(start=20, end=10))
+    measured = type(program)._timed
+    monkeypatch.setattr(program.context, "has_clock", True)
+    monkeypatch.setattr(type(program), "_timed", lambda self, launch: (event, 0.0) if self.context.has_clock else measured(self, launch))
+    profile = program.profile(np.ones((3, 7), np.float32))
+    assert all(span.seconds > 0 and span.start >= 0 for span in profile.timeline)
+    assert "the host, as this driver's events hold no times or impossible ones" in str(profile)
 
 
 def test_ceilings_are_measured_and_remembered(device, cache):

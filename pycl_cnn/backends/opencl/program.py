@@ -152,7 +152,14 @@ class OpenClProgram(Program):
         return outputs
 
     def _profile(self, inputs: Sequence[np.ndarray]) -> list[Span]:
-        """Times by the driver's own clock, without waiting between kernels; where its events hold none, the host's around each kernel."""
+        """Times by the driver's own clock, without waiting between kernels; where its events hold none that can be, the host's around each kernel."""
+        spans = self._spans(inputs)
+        if any(span.start < 0 or span.seconds < 0 for span in spans):  # a clock for each processor, and a thread that changed its processor
+            self.context.has_clock = False
+            spans = self._spans(inputs)
+        return spans
+
+    def _spans(self, inputs: Sequence[np.ndarray]) -> list[Span]:
         for buffer, array in zip(self.input_buffers, inputs, strict=True):
             self._upload(buffer, array)
         self.context.queue.finish()
@@ -180,7 +187,7 @@ class OpenClProgram(Program):
 
     @property
     def clock(self) -> str:  # type: ignore[override]
-        return "OpenCL events" if self.context.has_clock else "the host, as this driver's events hold no times"
+        return "OpenCL events" if self.context.has_clock else "the host, as this driver's events hold no times or impossible ones"
 
     def clone(self) -> Program:
         return OpenClProgram(self.plan, self.device, self.context, shared=self)

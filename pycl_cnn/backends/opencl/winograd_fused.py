@@ -12,7 +12,7 @@ from .sizes import blocks
 from .tiles import HEIGHTS, WIDTH, WIDTHS, Tile, registers
 from .winograd import LEAST_GAIN, LINE, Winograd, cost, direct_cost, insert_filters, tile_problem
 
-ROWS_OF_WIDTH = {16: (8, 7, 6), 8: (6, 5, 4), 4: (6, 4)}  # with two vectors
+ROWS_OF_WIDTH = {16: 7, 8: 6, 4: 6}
 BLOCKS_PER_UNIT = 3  # at least
 ITEMS_PER_UNIT = 8  # that drivers deal out to a CPU's cores
 CACHE = 512 << 10  # bytes that a core has near
@@ -20,14 +20,11 @@ FILTERS = 4 << 20  # bytes that all cores read again for every block
 
 
 def fused_usual(problem: Problem, limits: Limits) -> Variant:
-    """Tiles of 4, whose block stays in a core's caches, and a height that leaves few of them over in the last block."""
+    """Tiles of 4, whose block stays in a core's caches. One height for all sizes: tiles are many, and each variant costs a compiler run."""
     width = limits.width
     while width > 4 and problem["outs"] <= width // 2:
         width //= 2
-    vectors = 2 if problem["outs"] > width else 1
-    tiles = tiles_of((problem["images"], problem["rows"], problem["columns"], problem["outs"]), 4)
-    rows = min(ROWS_OF_WIDTH[width], key=lambda rows: (blocks(tiles, rows) * (rows + 1), -rows))
-    return Variant.of("winograd_fused", TILE=4, MR=rows, NV=vectors, VEC=width)
+    return Variant.of("winograd_fused", TILE=4, MR=ROWS_OF_WIDTH[width], NV=2 if problem["outs"] > width else 1, VEC=width)
 
 
 SPACE = Space(
