@@ -125,3 +125,19 @@ def test_a_clone_has_the_variants_that_its_weights_were_packed_for(where, monkey
     for choice in choices:
         context.tuning.refuse("product", choice.variant, "of this test")
     np.testing.assert_array_equal(program.clone().run(x), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processors of a process are known on Linux")
+@pytest.mark.parametrize(
+    "given, processors, settled",
+    [({}, 4, "1"), ({"POCL_AFFINITY": "0"}, 4, "0"), ({}, 1, None), ({"POCL_MAX_PTHREAD_COUNT": "2"}, 4, None), ({"POCL_CPU_MAX_CU_COUNT": "2"}, 4, None), ({"POCL_MAX_PTHREAD_COUNT": "4"}, 4, "1")],
+)
+def test_pocl_is_asked_for_a_processor_a_thread_where_all_may_be_used(given, processors, settled, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for name in ("POCL_AFFINITY", "POCL_MAX_PTHREAD_COUNT", "POCL_CPU_MAX_CU_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    devices._give_threads_processors()
+    assert os.environ.get("POCL_AFFINITY") == settled

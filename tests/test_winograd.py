@@ -1,13 +1,10 @@
 """Winograd's method beside its kernels: which tile is chosen where, and what the backends share about it."""
 
-import os
-
 import numpy as np
 import pytest
 from helpers.tuning import CPU, GPU
 
 import pycl_cnn as pc
-from pycl_cnn.backends.opencl import devices as opencl_devices
 from pycl_cnn.backends.opencl.call import device_context
 from pycl_cnn.backends.opencl.winograd import LEAST_GAIN, LINE, WINOGRAD_TILE, cost, direct_cost, tile_problem, tile_stride
 from pycl_cnn.backends.opencl.winograd_gradient import GRADIENT_TILE
@@ -78,15 +75,3 @@ def test_an_input_gradient_is_a_convolution_with_the_filters_turned_around(paddi
 
 def test_tiles_cover_every_image():
     assert [tiles_of((2, 7, 9, 5), tile) for tile in TILES] == [2 * 4 * 5, 2 * 2 * 3, 2 * 2 * 2]
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processors of a process are known on Linux")
-@pytest.mark.parametrize("given, processors, settled", [(None, 4, "1"), ("0", 4, "0"), (None, 1, None)])
-def test_pocl_is_asked_for_a_processor_a_thread_where_all_may_be_used(given, processors, settled, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)))
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.delenv("POCL_AFFINITY", raising=False)
-    if given is not None:
-        monkeypatch.setenv("POCL_AFFINITY", given)
-    opencl_devices._give_threads_processors()
-    assert os.environ.get("POCL_AFFINITY") == settled

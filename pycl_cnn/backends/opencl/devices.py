@@ -69,9 +69,12 @@ def import_pyopencl():
 
 def _give_threads_processors():
     """Ask PoCL to keep each of its threads on a processor of its own, unless POCL_AFFINITY says otherwise: Linux wakes several of them on one
-    processor and parts them after milliseconds, when the kernel is over. Only where this process may use all processors: PoCL takes them by number.
+    processor and parts them after milliseconds, when the kernel is over. PoCL takes processors by number, from 0 on: only where it may and will take all.
     """
-    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == os.cpu_count():
+    processors = os.cpu_count() or 1
+    told = (os.environ.get(name, "") for name in ("POCL_MAX_PTHREAD_COUNT", "POCL_CPU_MAX_CU_COUNT"))
+    fewer = any(number.isdigit() and int(number) < processors for number in told)
+    if not fewer and hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == processors:
         os.environ.setdefault("POCL_AFFINITY", "1")
 
 
