@@ -1,5 +1,7 @@
 """Winograd's method beside its kernels: which tile is chosen where, and what the backends share about it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.tuning import CPU, GPU
@@ -37,6 +39,16 @@ def test_a_core_keeps_tiles_to_itself_where_they_are_many_and_filters_are_few(de
         return [node.algorithm.name for node in pc.compile(layer, (1, c, size, size), device=device).plan.graph.nodes() if isinstance(node.op, Conv)]
 
     assert [algorithm(56, 64), algorithm(28, 128), algorithm(14, 256), algorithm(7, 512)] == [["winograd_fused"]] * 2 + [["winograd"]] * 2
+
+
+def test_scratch_of_all_work_items_is_one_piece_of_memory_and_its_size_changes_no_bit(device):
+    if device.backend != "opencl" or device_context(device).device.compute_units > 4:
+        pytest.skip("for OpenCL devices of few cores: each has to have some tiles")
+    layer = pc.nn.Conv2d(32, 32, 3, padding=1, bias=False)
+    x = np.random.default_rng(1).standard_normal((1, 32, 40, 40)).astype(np.float32)
+    wide, narrow = (pc.compile(layer, x.shape, device=where, algorithms={"Conv": "winograd_fused"}) for where in (device, replace(device, largest=300_000)))
+    assert max(narrow.plan.arenas) <= 300_000 < max(wide.plan.arenas)
+    np.testing.assert_array_equal(wide.run(x), narrow.run(x))
 
 
 def test_where_the_filters_alone_take_longer_no_tile_pays():

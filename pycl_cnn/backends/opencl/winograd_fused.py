@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...ops.base import Op
 from ...ops.conv import Conv, ConvBackwardInput
 from ...tuning.space import Family, Limits, Problem, Rule, Space, Variant
 from ..winograd import TILES, frequencies, padding_before, tile_grid, tiles_of
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
 from .conv import clipped, epilogue_arguments, roles
-from .sizes import blocks
+from .sizes import blocks, clamp
 from .tiles import HEIGHTS, WIDTH, WIDTHS, Tile, registers
 from .winograd import LEAST_GAIN, LINE, Winograd, cost, direct_cost, insert_filters, tile_problem
 
@@ -80,24 +82,30 @@ class WinogradFused(OpenClAlgorithm):
         insert_filters(graph, node, variant["TILE"], Tile.of(variant, "MR"))
         return node
 
-    def _items(self, node: Node, context: Context) -> tuple[int, int]:
-        """(work-items, blocks of each)."""
-        variant = self.variant(node, context)
+    def settle(self, node: Node, device: Device) -> tuple[Any, ...]:
+        """The variant, and how many blocks a work-item does: so many that drivers have enough to deal out, and that all scratch fits in one piece of memory."""
+        context = device_context(device)
+        choices = super().settle(node, device)
+        variant = choices[0].variant
         count = blocks(tiles_of(roles(node.op)[3], variant["TILE"]), variant["MR"])
-        each = blocks(count, ITEMS_PER_UNIT * context.device.compute_units)
-        return blocks(count, each), each
+        scratch = 4 * scratch_stride(variant["TILE"], Tile.of(variant, "MR"), roles(node.op)[2][3])
+        most = ITEMS_PER_UNIT * context.device.compute_units
+        items = clamp(device.largest // scratch, 1, most) if device.largest else most
+        return (*choices, blocks(count, items))
+
+    def _items(self, node: Node) -> int:
+        variant = node.settled[0].variant
+        return blocks(tiles_of(roles(node.op)[3], variant["TILE"]), variant["MR"] * node.settled[1])
 
     def workspace(self, node: Node, device: Device) -> int:
-        context = device_context(device)
-        variant = self.variant(node, context)
-        return 4 * self._items(node, context)[0] * scratch_stride(variant["TILE"], Tile.of(variant, "MR"), roles(node.op)[2][3])
+        variant = node.settled[0].variant
+        return 4 * self._items(node) * scratch_stride(variant["TILE"], Tile.of(variant, "MR"), roles(node.op)[2][3])
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         assert isinstance(node.op, Conv | ConvBackwardInput)
         _, _, source, target = roles(node.op)
         variant = self.variant(node, context)
         tile, block = variant["TILE"], Tile.of(variant, "MR")
-        items, each = self._items(node, context)
         top, left = padding_before(node.op)
         rows, columns = tile_grid(target, tile)
         arguments = {
@@ -116,13 +124,13 @@ class WinogradFused(OpenClAlgorithm):
             "tile_rows": rows,
             "tile_columns": columns,
             "tiles": tiles_of(target, tile),
-            "blocks_per_item": each,
+            "blocks_per_item": node.settled[1],
             "scratch_stride": scratch_stride(tile, block, source[3]),
             "frequency_stride": frequency_stride(block.rows, source[3]),
             **epilogue_arguments(node, node.op.epilogue),
         }
         defines = {"TILE": tile, "MR": block.rows, "NV": block.vectors, "VEC": block.width, "ACTIVATION": clipped(node.op.epilogue.activation).number}
-        return [Call("winograd_fused", "winograd_fused", (items,), (1,), arguments, defines)]
+        return [Call("winograd_fused", "winograd_fused", (self._items(node),), (1,), arguments, defines)]
 
 
 ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {Conv: [WinogradFused()], ConvBackwardInput: [WinogradFused()]}
