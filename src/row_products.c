@@ -8,7 +8,7 @@
 #include "isa.h"
 
 /* Lines of b that are read together, and floats of each from what is multiplied to what is fetched. */
-enum { DOT_LINES = 4, DOT_AHEAD = 1024 };
+enum { DOT_LINES = 4, DOT_AHEAD = 256 };
 
 /* sums[row * VL + line] of `lines` lines of b. */
 ALWAYS_INLINE void dot_products(const int rows, const int lines, const float *a, const float *b, int64_t reds, float *sums) {
