@@ -8,8 +8,7 @@
  *           for each frequency in it                    M[tile][frequency][panel_width] = V[frequency] x U[frequency]
  *         transform the products of each tile, epilogue, store
  *
- * What a transform writes or reads at a time, the frequencies of a tile, lies on few pages of memory: V with a register tile, M by
- * itself. Frequency by frequency it would be as many pages as there are frequencies, more than the processor has addresses for. */
+ * What a transform writes or reads at a time, the frequencies of a tile, lies together: V with a register tile, M by itself. */
 #include "winograd.h"
 #include "conv_epilogue.h"
 #include "isa.h"

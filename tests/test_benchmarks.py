@@ -49,7 +49,7 @@ def test_rows_have_names_of_their_own_and_known_contenders() -> None:
 
 def test_rows_are_selected_by_parts_of_names_and_sections() -> None:
     assert {r.section for r in rows.selected("memory,threads")} == {"memory", "threads"}
-    assert [r.name for r in rows.selected("start/resnet18")] == ["start/resnet18-b1"]
+    assert [r.name for r in rows.selected("start/resnet18")] == ["start/resnet18-b1", "start/resnet18-b1@pocl-3.1"]
     with pytest.raises(ValueError, match="no row contains 'alexnet'"):
         rows.selected("inference,alexnet")
 

@@ -22,7 +22,7 @@ SECTIONS = {
     "threads": ("Threads", "Milliseconds."),
     "opencl": (
         "OpenCL",
-        "Milliseconds; all runtimes work on the processor. *cold*: with empty caches, to the first result, in a new process.",
+        "Milliseconds; all runtimes work on the processor. *cold*: with empty caches, to the first result, in a new process; *second process*: the same when another process has filled them.",
     ),
 }
 
@@ -136,7 +136,7 @@ def table(results: Sequence[Result], notes: list[str]) -> Iterator[str]:
                 notes.append(f"{row.name}, {CONTENDERS[name].title}: {entry.problem or 'not measured'}")
                 cells.append(f"{entry.problem.partition(':')[0] or 'not measured'} [{len(notes)}]")
         judged = judge(result, Bar(1.0, row.contenders[1:]))
-        kind = {"training": ", training step", "cold": ", cold start"}.get(row.kind, "") if row.section == "opencl" else ""
+        kind = {"training": ", training step", "cold": ", cold start", "start": ", second process"}.get(row.kind, "") if row.section == "opencl" else ""
         ratio = f"{judged[0]:.2f}" if judged else "-"
         verdicts = "<br>".join(verdict(result, bar) for bar in row.bars)
         yield f"| {row.title}{kind} | {' | '.join(cells)} | {ratio} | {verdicts} |"

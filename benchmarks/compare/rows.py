@@ -127,6 +127,7 @@ ROWS = (
     _opencl("inference", "mobilenet_v2", 1, ("pocl-3.0", "tinygrad-pocl-3.0"), Bar(0.2, ("tinygrad-pocl-3.0",))),
     _opencl("training", "lenet5", 64, ("pocl-3.0", "tinygrad-pocl-3.0"), Bar(0.25, ("tinygrad-pocl-3.0",))),
     _opencl("training", "resnet18", 8, ("pocl-3.1", "torch"), Bar(1 / 1.5, ("torch",))),
+    _opencl("start", "resnet18", 1, ("pocl-3.1", "pocl-3.0", "cpu")),
     _opencl("cold", "resnet18", 1, ("pocl-3.0", "tinygrad-pocl-3.0"), Bar(1 / 6, ("tinygrad-pocl-3.0",))),
 )
 
