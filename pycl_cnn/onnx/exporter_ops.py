@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +27,7 @@ from ..ops.pointwise import Activation, Binary, Unary
 from ..ops.reduce import Reduce
 from ..ops.resample import Resample, axis_matrix
 from ..ops.softmax import Softmax
-
-if TYPE_CHECKING:
-    from .exporter import Writer
+from .writer import OPSET, Writer
 
 #: Slices with this stop go to the end, whatever the size.
 _END = (1 << 63) - 1
@@ -428,8 +426,6 @@ _RENAMED = {("GridSample", "mode"): {"bilinear": "linear", "bicubic": "cubic"}}
 def _host(writer: Writer, node: Node) -> None:
     """The operator that the step came from, if it still means the same."""
     from onnx import TensorProto, defs, helper, numpy_helper
-
-    from .exporter import OPSET
 
     assert isinstance(node.op, HostOp)
     source = node.op.onnx

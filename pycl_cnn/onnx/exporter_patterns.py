@@ -6,16 +6,14 @@ They are recognised in the traced graph by the arithmetic that they are traced a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ..graph import Graph, Node, Value
 from ..ops.movement import Reshape
 from ..ops.pointwise import Binary, Unary
 from ..ops.resample import Resample
 from .exporter_ops import regular_windows
-
-if TYPE_CHECKING:
-    from .exporter import Writer
+from .writer import Writer
 
 
 class Pattern(Protocol):
