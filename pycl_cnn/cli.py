@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any, NoReturn
 
+from .cli_onnx import add_commands as add_onnx_commands
+from .cli_values import natural, not_negative, positive, shape
 from .errors import DeviceError, PyclError
 
 PROGRAM = "pycl-cnn"
@@ -225,9 +227,7 @@ def _parser() -> Parser:
     tuning.add_argument("--export", metavar="FILE", help="only write what was found on the device so far, to be contributed")
     tuning.add_argument("--quiet", action="store_true", help="no progress bar")
 
-    from .cli_onnx import add_commands
-
-    add_commands(command)
+    add_onnx_commands(command)
     return parser
 
 
@@ -242,35 +242,6 @@ def _summary_epilog() -> str:
 
     lines = (f"  {entry.name:14}{'x'.join(map(str, entry.input_shape)):14}{entry.source}" for entry in known_models().values())
     return "\n".join([SUMMARY_EPILOG, "networks:", *lines])
-
-
-def natural(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    if not natural(text):
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return int(text)
-
-
-def not_negative(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text!r}")
-    return number
-
-
-def shape(text: str) -> tuple[int, ...]:
-    parts = text.replace("x", ",").split(",")
-    if not all(part.isdigit() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"must be positive numbers like 1,3,224,224, not {text!r}")
-    return tuple(map(int, parts))
 
 
 # ---- commands: each imports what it needs, so that --help is quick ---------------------------------------------------------

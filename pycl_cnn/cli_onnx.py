@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from .cli import not_negative, positive, shape
+from .cli_values import not_negative, positive, shape
 
 INFO_EPILOG = """\
 examples:
