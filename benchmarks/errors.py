@@ -1,4 +1,5 @@
-"""The error table: how far every 3x3 convolution of the networks lies from float64, forward and both gradients, by the algorithm that was chosen.
+"""The error table: how far every convolution of the networks lies from float64, forward and both gradients, by the algorithm that was chosen.
+Those of one tap and depthwise ones are left out: they have plain sums only.
 
     python -m benchmarks.errors [--network vgg16,unet] [--device cpu] [--out docs/benchmarks.md]
 
@@ -35,7 +36,7 @@ def photograph(network: Network, seed: int = 0) -> np.ndarray:
 
 
 def layers_of(network: Network) -> Iterator[tuple[str, Any, np.ndarray, np.ndarray]]:
-    """Name, geometry, input [n,h,w,c] and weight [k,3,3,c] of every 3x3 convolution that is not depthwise, as its network's plan has them."""
+    """Name, geometry, input [n,h,w,c] and weight [k,r,s,c] of every convolution of several taps that is not depthwise, as its network's plan has them."""
     import pycl_cnn as pc
     from pycl_cnn.backends import backend
     from pycl_cnn.compiler import begin, trace_forward
@@ -50,10 +51,8 @@ def layers_of(network: Network) -> Iterator[tuple[str, Any, np.ndarray, np.ndarr
     tracer.graph.outputs = [y.value for y in results]
     graph = optimised(canonical(tracer.graph))
     nodes = [
-        node for node in graph.nodes() if isinstance(node.op, Conv) and node.op.geometry.kernel == (3, 3) and node.op.geometry.groups == 1
+        node for node in graph.nodes() if isinstance(node.op, Conv) and node.op.geometry.kernel != (1, 1) and node.op.geometry.groups == 1
     ]
-    if not nodes:
-        return
     layers = [(node.scope, node.op.geometry, *node.inputs[:2]) for node in nodes]  # a backend packs weights in between
     values = list(dict.fromkeys(value for _, _, *operands in layers for value in operands))
     graph.outputs = list(values)
@@ -145,18 +144,15 @@ HEADINGS = ("network", "layer", "input", "outputs", *(f"{kind}{what}" for kind i
 def rows(names: Sequence[str], device: Any) -> Iterator[tuple[str, ...]]:
     """The table's lines."""
     for name in names:
-        network, empty = NETWORKS[name], True
+        network = NETWORKS[name]
         for scope, geometry, x, w in layers_of(network):
             cells = [cell for e in errors_of(geometry, x, w, device) for cell in (e.algorithm, f"{e.error:.1e}", f"{e.plain:.1e}")]
             yield network.title, scope, "x".join(map(str, x.shape)), str(geometry.out_channels), *cells
-            empty = False
-        if empty:
-            yield network.title, "none", *[""] * (len(HEADINGS) - 2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m benchmarks.errors", description="Errors of the networks' 3x3 convolutions against float64.")
-    parser.add_argument("--network", default=",".join(name for name in NETWORKS if name != "lenet5"), help="comma-separated (default: all)")
+    parser = argparse.ArgumentParser("python -m benchmarks.errors", description="Errors of the networks' convolutions against float64.")
+    parser.add_argument("--network", default=",".join(NETWORKS), help="comma-separated (default: all)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="a .md file whose block for this device is replaced")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)

@@ -434,10 +434,15 @@ cdef extern from "conv.h" nogil:
 
 
 cdef extern from "winograd.h" nogil:
+    struct winograd_form:
+        int64_t tile, kernel, step
+    int64_t winograd_products(const winograd_form *f)
+    int64_t winograd_side(const winograd_form *f)
+    int64_t winograd_depth(const winograd_form *f, int64_t channels)
     struct winograd_filters_members "winograd_filters_params":
-        int64_t tile, panels, floats
+        int64_t tile, kernel, step, panels, floats
     struct winograd_members "winograd_params":
-        int64_t tile, images, rows, cols, channels, first_channels, out_rows, out_cols, outs, pad_top, pad_left
+        int64_t tile, kernel, step, images, rows, cols, channels, first_channels, out_rows, out_cols, outs, pad_top, pad_left
         int64_t panel_width, tile_block, panel_block, transformed, taps, activation
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":
@@ -677,21 +682,31 @@ def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int
     return {"row_block": conv_round(conv_blocks(grid_rows, tasks), 2), "channel_block": channels}  # rows go in pairs
 
 
-def winograd_blocks(int64_t tile, int64_t tiles, int64_t outs, int64_t channels, isa=None):
+def winograd_products_of(int64_t tile, int64_t kernel, int64_t step):
+    """Products of a tile for each channel and out, of all phases."""
+    cdef winograd_form form = winograd_form(tile, kernel, step)
+    return winograd_products(&form)
+
+
+def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t tiles, int64_t outs, int64_t channels, isa=None):
     """Default panel_width, tile_block, panel_block, transformed and taps of winograd, as a dict. tiles: of tile x tile outputs, of all images."""
+    cdef winograd_form form = winograd_form(tile, kernel, step)
     cdef int64_t width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
-    cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), frequencies = (tile + 2) * (tile + 2), block
+    cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), block, filters
     cdef bint taps
     # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
     if tiles <= outs and panels >= FEWEST_TASKS // 2:
         # Tasks that multiply many tiles by a panel transform its filters themselves, and so do those whose filters no cache would hold.
-        taps = tiles >= 32 or frequencies * outs * channels >= 1 << 24
+        # Those of phases cost several transforms, which only large ones are worth.
+        filters = winograd_products(&form) * outs * channels
+        taps = (tiles >= 32 and (step == 1 or filters >= 1 << 21)) or filters >= 1 << 24
         block = min(9 * rows, max(4 * rows, tiles * panels // FEWEST_TASKS)) if taps else 4 * rows
         block = conv_blocks(tiles, conv_blocks(tiles, block))
         return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps}
     # The transformed inputs of a task take half of a second-level cache of 1 MiB at most; a dozen tasks keep several threads
     # busy, of at least half a register tile.
-    cdef int64_t most = max(rows, min(3 * rows, 131072 // (frequencies * max(1, channels)) // rows * rows))
+    cdef int64_t floats = winograd_side(&form) * winograd_side(&form) * winograd_depth(&form, max(1, channels))
+    cdef int64_t most = max(rows, min(3 * rows, 131072 // floats // rows * rows))
     block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, FEWEST_TASKS)))
     block = conv_blocks(tiles, conv_blocks(tiles, block))
     cdef int64_t blocks = conv_blocks(tiles, block)

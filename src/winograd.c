@@ -1,10 +1,10 @@
-/* Winograd's F(t x t, 3x3) for 3x3 convolutions with stride 1 (see winograd.h; the transforms are in winograd_tile.h).
+/* Winograd's F(t x t, r x r) for convolutions with stride 1 and 2 (see winograd.h; the transforms are in winograd_tile.h).
  *
  *     task = tile_block tiles x panel_block panels
- *       transform the inputs of all tiles          V[register tile][channel / CHUNK][frequency][tile][CHUNK]
+ *       transform the inputs of all tiles          V[register tile][phase, channel / CHUNK][frequency][tile][CHUNK]
  *       for each panel
  *         for each row of frequencies
- *           transform the filters, unless they are     U[frequency][channel][panel_width]
+ *           transform the filters, unless they are     U[frequency][phase][channel][panel_width]
  *           for each frequency in it                    M[tile][frequency][panel_width] = V[frequency] x U[frequency]
  *         transform the products of each tile, epilogue, store
  *
@@ -19,6 +19,14 @@
 struct winograd_input {
     int64_t rows, cols, stride; /* stride: floats from a pixel to the next */
     int64_t channels;           /* that are transformed */
+    int64_t step;               /* pixels from a pixel of a tile to the next */
+};
+
+/* Taps (row, col) of filters at taps[row * row_stride + col * col_stride]; those past rows and cols are zero. */
+struct winograd_taps {
+    const float *taps;
+    int64_t rows, cols, row_stride, col_stride;
+    int64_t floats; /* filters */
 };
 
 /* Where the outputs of a tile go. */
@@ -32,6 +40,40 @@ struct winograd_output {
 /* Floats from the channels that are transformed to those that are fetched. */
 enum { FETCH_AHEAD = 32 };
 
+/* How many of position, position + step, ... are negative, for steps of 1 and 2. */
+static int64_t inside_from(int64_t position, int64_t step) { return position >= 0 ? 0 : (step - 1 - position) >> (step - 1); }
+
+/* The row and column of x that a phase begins with, in the order of winograd.h. */
+static const struct phase_place {
+    int64_t row, col;
+} phase_places[] = {{0, 1}, {0, 0}, {1, 0}, {1, 1}};
+
+/* A tile of side x side pixels of CHUNK floats each with the channels of all phases, up to 4 of each; zero outside of the image. */
+static void gather_phases(const struct winograd_input *p, const float *image, int64_t row, int64_t col, int64_t side, float *pixels) {
+    const int64_t row_floats = p->cols * p->stride, channels = p->channels, bottom = row + 2 * side, right = col + 2 * side;
+    /* Four floats are copied, of which the next phase overwrites those that are too many. */
+    const int inside = row >= 0 && col >= 0 && right <= p->cols && (bottom < p->rows || (bottom == p->rows && right + 4 <= p->cols));
+    if (!inside) memset(pixels, 0, (size_t)(side * side * CHUNK) * sizeof(float));
+    for (int64_t i = 0; i < side; i++)
+        for (int64_t j = 0; j < side; j++, pixels += CHUNK) {
+            const float *source = image + (row + 2 * i) * row_floats + (col + 2 * j) * p->stride;
+            if (inside) {
+                memcpy(pixels, source + p->stride, 16);
+                memcpy(pixels + channels, source, 16);
+                memcpy(pixels + 2 * channels, source + row_floats, 16);
+                memcpy(pixels + 3 * channels, source + row_floats + p->stride, 16);
+                continue;
+            }
+            for (int phase = 0; phase < 4; phase++) {
+                const struct phase_place at = phase_places[phase];
+                const int64_t x_row = row + 2 * i + at.row, x_col = col + 2 * j + at.col;
+                if (x_row < 0 || x_row >= p->rows || x_col < 0 || x_col >= p->cols) continue;
+                for (int64_t c = 0; c < channels; c++) pixels[phase * channels + c] = image[x_row * row_floats + x_col * p->stride + c];
+            }
+        }
+}
+
+#define TAPS 3
 #define TILE 2
 #include "winograd_tile.h"
 #undef TILE
@@ -41,28 +83,74 @@ enum { FETCH_AHEAD = 32 };
 #define TILE 6
 #include "winograd_tile.h"
 #undef TILE
+#undef TAPS
+#define TAPS 2
+#define TILE 2
+#define POINTS {1}
+#include "winograd_tile.h"
+#undef POINTS
+#undef TILE
+#define TILE 4
+#define POINTS {1, 0.5f}
+#include "winograd_tile.h"
+#undef POINTS
+#undef TILE
+#undef TAPS
+#define TAPS 4
+#define TILE 4
+#define POINTS {1, 2, 0.5f}
+#include "winograd_tile.h"
+#undef POINTS
+#undef TILE
+#undef TAPS
 
 struct winograd_transforms {
-    void (*filters)(int64_t row, const float *taps, int64_t floats, float *u, int64_t stride);
+    void (*filters)(int64_t row, const struct winograd_taps *p, float *u, int64_t stride, float *last);
     void (*input)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
                   int64_t frequency_stride, int64_t block, int64_t block_stride);
+    void (*phases)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v, int64_t frequency_stride);
     void (*output)(const float *m, int64_t frequency_stride, const struct winograd_output *out, int64_t rows, int64_t cols);
 };
 
-static const struct winograd_transforms winograd_transforms[] = {
-    [2] = {transform_filters_2, transform_input_2, transform_output_2},
-    [4] = {transform_filters_4, transform_input_4, transform_output_4},
-    [6] = {transform_filters_6, transform_input_6, transform_output_6},
+/* [taps][tile] */
+static const struct winograd_transforms winograd_transforms[5][7] = {
+    [3][2] = {transform_filters_2x3, transform_input_2x3, NULL, transform_output_2x3},
+    [3][4] = {transform_filters_4x3, transform_input_4x3, NULL, transform_output_4x3},
+    [3][6] = {transform_filters_6x3, transform_input_6x3, NULL, transform_output_6x3},
+    [2][2] = {transform_filters_2x2, transform_input_2x2, transform_phases_2x2, transform_output_2x2},
+    [2][4] = {transform_filters_4x2, transform_input_4x2, transform_phases_4x2, transform_output_4x2},
+    [4][4] = {transform_filters_4x4, transform_input_4x4, transform_phases_4x4, transform_output_4x4},
 };
 
+static const struct winograd_transforms *transforms_of(const struct winograd_form *f) {
+    return &winograd_transforms[winograd_taps(f)][f->tile];
+}
+
 /* ---- the kernels ---------------------------------------------------------------------------------------------------- */
+
+/* A row of frequencies of a panel's filters, `floats` for each phase; a column's are `stride` floats apart. */
+static void transform_row(const struct winograd_form *f, int64_t row, const float *taps, int64_t floats, float *u, int64_t stride) {
+    const int64_t last = winograd_side(f) - 1, kernel = f->kernel;
+    const struct winograd_phases inner = winograd_phases(f, row, 0), outer = winograd_phases(f, row, last);
+    for (int64_t phase = inner.first; phase < inner.first + inner.count; phase++) {
+        const struct phase_place at = f->step == 1 ? (struct phase_place){0, 0} : phase_places[phase];
+        const struct winograd_taps source = {.taps = taps + (at.row * kernel + at.col) * floats, .floats = floats,
+                                             .rows = conv_blocks(kernel - at.row, f->step), .cols = conv_blocks(kernel - at.col, f->step),
+                                             .row_stride = f->step * kernel * floats, .col_stride = f->step * floats};
+        const int ends = phase >= outer.first && phase < outer.first + outer.count;
+        transforms_of(f)->filters(row, &source, u + (phase - inner.first) * floats, stride,
+                                  ends ? u + last * stride + (phase - outer.first) * floats : NULL);
+    }
+}
 
 void KERNEL(winograd_filters)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct winograd_filters_params *p = params;
-    const int64_t side = p->tile + 2, panel = task / side, row = task % side;
-    winograd_transforms[p->tile].filters(row, (const float *)buffers[0] + panel * 9 * p->floats, p->floats,
-                                         (float *)buffers[1] + task * side * p->floats, p->floats);
+    const struct winograd_form *f = params;
+    const int64_t side = winograd_side(f), panel = task / side, row = task % side;
+    float *target = (float *)buffers[1] + (panel * winograd_products(f) + row * winograd_row_products(f, 0)) * p->floats;
+    transform_row(f, row, (const float *)buffers[0] + panel * f->kernel * f->kernel * p->floats, p->floats, target,
+                  winograd_phases(f, row, 0).count * p->floats);
 }
 
 struct tile_place {
@@ -77,69 +165,92 @@ static struct tile_place tile_at(const struct winograd_params *p, int64_t tile) 
 /* Transforms the inputs of the tiles first..end-1 of those from `begin` on, `count` of which lie together in v. */
 static void transform_tiles(const struct winograd_params *p, const float *x, const float *rest, int64_t begin, int64_t count,
                             int64_t first, int64_t end, float *v) {
-    const int64_t frequencies = (p->tile + 2) * (p->tile + 2), groups = ceil_div(count, MR);
+    const struct winograd_form *f = (const struct winograd_form *)p;
+    const struct winograd_transforms *transforms = transforms_of(f);
+    const int64_t frequencies = winograd_side(f) * winograd_side(f), groups = ceil_div(count, MR);
     const int64_t channels = p->first_channels, rest_channels = p->channels - channels, pixels = p->rows * p->cols;
-    const struct winograd_input input = {p->rows, p->cols, channels, channels};
-    const struct winograd_input rest_input = {p->rows, p->cols, rest_channels, rest_channels};
+    const struct winograd_input input = {p->rows, p->cols, channels, channels, p->step};
+    const struct winograd_input rest_input = {p->rows, p->cols, rest_channels, rest_channels, p->step};
     for (int64_t group = 0, low = 0; group < groups; group++) {
-        const int64_t rows = tile_rows(count, groups, group);
+        const int64_t rows = tile_rows(count, groups, group), stride = rows * CHUNK;
         for (int64_t t = max_i64(low, first); t < min_i64(low + rows, end); t++) {
             const struct tile_place place = tile_at(p, begin + t);
-            const int64_t row = place.row - p->pad_top, col = place.col - p->pad_left, stride = rows * CHUNK;
+            const int64_t row = place.row * p->step - p->pad_top, col = place.col * p->step - p->pad_left;
+            const float *image = x + place.image * pixels * channels;
             float *target = v + (t - low) * CHUNK;
-            winograd_transforms[p->tile].input(&input, x + place.image * pixels * channels, row, col, target, stride, CHUNK,
-                                               frequencies * stride);
+            if (winograd_phases_share(f, channels)) {
+                transforms->phases(&input, image, row, col, target, stride);
+                continue;
+            }
+            for (int phase = 0; phase < p->step * p->step; phase++, target += conv_round(channels, CHUNK) * frequencies * rows) {
+                const struct phase_place at = p->step == 1 ? (struct phase_place){0, 0} : phase_places[phase];
+                transforms->input(&input, image, row + at.row, col + at.col, target, stride, CHUNK, frequencies * stride);
+            }
             if (rest)
-                winograd_transforms[p->tile].input(&rest_input, rest + place.image * pixels * rest_channels, row, col,
-                                                   target + channels * frequencies * rows, stride, CHUNK, frequencies * stride);
+                transforms->input(&rest_input, rest + place.image * pixels * rest_channels, row, col, target, stride, CHUNK,
+                                  frequencies * stride);
         }
         low += rows;
-        v += frequencies * rows * conv_round(p->channels, CHUNK);
+        v += rows * winograd_input_floats(p);
     }
 }
 
 void KERNEL(winograd_inputs)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct winograd_params *p = params;
-    const int64_t frequencies = (p->tile + 2) * (p->tile + 2), begin = task / p->tile_block * p->tile_block;
-    const int64_t count = min_i64(p->tile_block, winograd_tiles(p) - begin);
+    const int64_t begin = task / p->tile_block * p->tile_block, count = min_i64(p->tile_block, winograd_tiles(p) - begin);
     transform_tiles(p, buffers[0], buffers[2], begin, count, task - begin, task - begin + 1,
-                    (float *)buffers[1] + frequencies * begin * conv_round(p->channels, CHUNK));
+                    (float *)buffers[1] + begin * winograd_input_floats(p));
+}
+
+/* The products of a panel at one frequency, of all phases, for the tiles of a task. */
+static void multiply_frequency(const struct winograd_params *p, int64_t row, int64_t col, int64_t count, const float *v,
+                               const float *filters, gemm_tile *const *sizes, float *m) {
+    const struct winograd_form *f = (const struct winograd_form *)p;
+    const struct winograd_phases phases = winograd_phases(f, row, col);
+    const int64_t side = winograd_side(f), frequencies = side * side, frequency = row * side + col, width = p->panel_width;
+    const int64_t m_stride = winograd_product_floats(p), groups = ceil_div(count, MR), floats = winograd_input_floats(p);
+    /* Phases whose channels lie side by side are one product. */
+    const int shared = winograd_phases_share(f, p->channels), joined = shared || p->channels % CHUNK == 0;
+    const int64_t calls = joined ? 1 : phases.count, reds = joined ? phases.count * p->channels : p->channels;
+    m += frequency * width;
+    for (int64_t group = 0; group < groups; group++) {
+        const int64_t rows = tile_rows(count, groups, group);
+        const float *a = v + frequency * rows * CHUNK;
+        a += shared ? phases.first * p->channels : phases.first * conv_round(p->channels, CHUNK) * frequencies * rows;
+        for (int64_t call = 0; call < calls; call++)
+            sizes[rows](reds, a + call * conv_round(p->channels, CHUNK) * frequencies * rows, frequencies * rows * CHUNK,
+                        filters + call * p->channels * width, width, m, m_stride, call > 0);
+        v += rows * floats, m += rows * m_stride;
+    }
 }
 
 void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     const struct winograd_params *p = params;
-    const int64_t side = p->tile + 2, frequencies = side * side;
-    const int64_t all = winograd_tiles(p), tile_blocks = ceil_div(all, p->tile_block);
+    const struct winograd_form *f = params;
+    const int64_t side = winograd_side(f), all = winograd_tiles(p), tile_blocks = ceil_div(all, p->tile_block);
     const int64_t width = p->panel_width, panels = ceil_div(p->outs, width);
     const int64_t begin = task % tile_blocks * p->tile_block, count = min_i64(p->tile_block, all - begin);
     const int64_t panel_begin = task / tile_blocks * p->panel_block;
     const int64_t panel_end = min_i64(panels, panel_begin + p->panel_block);
-    const int64_t row_floats = conv_round(p->channels, CHUNK), groups = ceil_div(count, MR); /* of rows of the register tile */
     const int64_t m_stride = winograd_product_floats(p);
-    const int64_t floats = p->channels * width; /* of a panel at one frequency */
+    const int64_t floats = p->channels * width; /* of a panel at one frequency, of one phase */
     float *m = scratch, *u = m + p->tile_block * m_stride;
     float *v = u + winograd_filter_floats(p);
-    if (p->transformed) v = (float *)buffers[5] + frequencies * begin * row_floats;
+    if (p->transformed) v = (float *)buffers[5] + begin * winograd_input_floats(p);
     else transform_tiles(p, buffers[0], buffers[6], begin, count, 0, count, v);
 
     for (int64_t panel = panel_begin; panel < panel_end; panel++) {
         const int64_t out = panel * width, lanes = min_i64(width, p->outs - out);
         gemm_tile *const *sizes = tiles_pixels[ceil_div(lanes, VL)];
         for (int64_t row = 0; row < side; row++) {
-            const float *filters = (const float *)buffers[1] + (panel * side + row) * side * floats;
-            int64_t stride = floats;
+            const float *filters = (const float *)buffers[1] + (panel * winograd_products(f) + row * winograd_row_products(f, 0)) * floats;
+            int64_t stride = winograd_phases(f, row, 0).count * floats;
             if (p->taps) {
-                filters = u, stride = winograd_stride(floats);
-                winograd_transforms[p->tile].filters(row, (const float *)buffers[1] + panel * 9 * floats, floats, u, stride);
+                filters = u, stride = winograd_stride(stride);
+                transform_row(f, row, (const float *)buffers[1] + panel * f->kernel * f->kernel * floats, floats, u, stride);
             }
-            for (int64_t col = 0; col < side; col++)
-                for (int64_t f = row * side + col, group = 0, first = 0; group < groups; group++) {
-                    const int64_t rows = tile_rows(count, groups, group);
-                    sizes[rows](p->channels, v + frequencies * first * row_floats + f * rows * CHUNK, frequencies * rows * CHUNK,
-                                filters + col * stride, width, m + first * m_stride + f * width, m_stride, 0);
-                    first += rows;
-                }
+            for (int64_t col = 0; col < side; col++) multiply_frequency(p, row, col, count, v, filters + col * stride, sizes, m);
         }
         struct winograd_output target = {.bias = buffers[2] ? (const float *)buffers[2] + out : NULL,
                                          .row_stride = p->out_cols * p->outs, .col_stride = p->outs, .lanes = lanes,
@@ -149,8 +260,7 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
             const int64_t offset = ((place.image * p->out_rows + place.row) * p->out_cols + place.col) * p->outs + out;
             target.y = (float *)buffers[4] + offset;
             target.residual = buffers[3] ? (const float *)buffers[3] + offset : NULL;
-            winograd_transforms[p->tile].output(m + tile * m_stride, width, &target, p->out_rows - place.row,
-                                                p->out_cols - place.col);
+            transforms_of(f)->output(m + tile * m_stride, width, &target, p->out_rows - place.row, p->out_cols - place.col);
         }
     }
 }

@@ -1,5 +1,5 @@
-/* Winograd's minimal filtering F(t x t, 3x3) for 3x3 convolutions with stride 1, with tiles of t = 2, 4 or 6 outputs a side: 4/9,
- * 1/4 or 16/81 of the multiplications (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016).
+/* Winograd's minimal filtering F(t x t, r x r) for convolutions with stride 1 or 2 (Lavin and Gray, "Fast algorithms for convolutional
+ * neural networks", 2016). 3x3 and stride 1: tiles of t = 2, 4 or 6 outputs a side, 4/9, 1/4 or 16/81 of the multiplications.
  *
  *     tile of (t+2)^2 inputs  d -> V = B^T d B     (t+2)^2 frequencies
  *     filter of 3x3           g -> U = G g G^T     as many, once for each filter
@@ -11,7 +11,17 @@
  * Many tiles: a task transforms its own inputs, and everything of it stays in the core's second-level cache but the filters,
  * which stream. Few tiles of many channels: the inputs are transformed first, by winograd_inputs, and the tasks share out the
  * filters, so that these are read once. Large filters are kept as they are: a task transforms those of a panel a row of frequencies
- * at a time, when it needs them, and the result stays in its cache. Transformed they are 16/9, 4 or 64/9 times as large. */
+ * at a time, when it needs them, and the result stays in its cache. Transformed they are 16/9, 4 or 64/9 times as large.
+ *
+ * Stride 2: the input has 4 phases, x[2i + a, 2j + b], and the convolution is the sum of one with stride 1 for each, of every second
+ * tap. All phases are transformed and summed up in the products, whose reds are the channels of all phases:
+ *
+ *     taps of a kernel of 3      0 1 2         phase 0: taps 0 and 2 of r = 2        phase 1: tap 1, and a zero
+ *
+ * The filter of a phase with a tap too few is zero at the point infinity, the last frequency of a row or column: there only the full
+ * phases are multiplied. For kernels of 3 these are (2t + 1)^2 products instead of (3t)^2: 25/36 with tiles of 2, 9/16 with tiles of 4;
+ * for kernels of 7 (r = 4) 169/784 with tiles of 4. Phases are in an order in which those of every frequency are neighbours:
+ * short columns, full, short rows, short both. */
 #ifndef PYCL_CNN_WINOGRAD_H
 #define PYCL_CNN_WINOGRAD_H
 
@@ -20,14 +30,24 @@
 /* Of the weight gradient, which has tiles of 4. */
 enum { WINOGRAD_OUT = 4, WINOGRAD_IN = 6, WINOGRAD_FREQUENCIES = 36 };
 
+/* Stride 1: kernels of 3, tiles of 2, 4, 6; stride 2: kernels of 3 and 4, tiles of 2 and 4; kernels of 7 and 8, tiles of 4. */
+#define WINOGRAD_MEMBERS                                                                                               \
+    int64_t tile;   /* outputs a side */                                                                               \
+    int64_t kernel; /* taps a side */                                                                                  \
+    int64_t step;   /* the stride */
+
+struct winograd_form {
+    WINOGRAD_MEMBERS
+};
+
 /* winograd_filters  panels of pack_panels -> panels of winograd
- * buffers: 0 taps [panel][9][reds][panel_width], 1 [panel][frequency][reds][panel_width]
+ * buffers: 0 taps [panel][kernel^2][channels][panel_width], 1 [panel][frequency][phase][channels][panel_width]
  * A task makes a row of the frequencies of a panel.
  * tasks: winograd_filters_tasks(); no scratch */
 struct winograd_filters_params {
-    int64_t tile; /* 2, 4 or 6 outputs a side */
+    WINOGRAD_MEMBERS
     int64_t panels;
-    int64_t floats; /* reds * panel_width */
+    int64_t floats; /* channels * panel_width */
 };
 
 /* winograd  y = act(conv(x, filters) + bias + residual)
@@ -38,7 +58,7 @@ struct winograd_filters_params {
  * A task computes tile_block tiles by panel_block panels.
  * tasks: winograd_tasks(); scratch: winograd_scratch_bytes() */
 struct winograd_params {
-    int64_t tile; /* 2, 4 or 6 outputs a side */
+    WINOGRAD_MEMBERS
     int64_t images, rows, cols, channels;
     int64_t first_channels; /* of x, if the others are in buffer 6: a multiple of CHUNK; else all */
     int64_t out_rows, out_cols, outs;
@@ -50,7 +70,7 @@ struct winograd_params {
 };
 
 /* winograd_inputs  the transformed inputs of winograd
- * buffers: 0 x, 1 V [block of tile_block tiles][register tile][channel / CHUNK][frequency][tile][CHUNK], 2 further channels or NULL
+ * buffers: 0 x, 1 V [block of tile_block tiles][register tile][phase, channel / CHUNK][frequency][tile][CHUNK], 2 further channels or NULL
  * tasks: winograd_tiles(); no scratch; params: struct winograd_params */
 
 /* winograd_gradient  dw = correlation of x with dy
@@ -78,8 +98,47 @@ struct winograd_gradient_params {
 
 enum { GRADIENT_SLACK = 16 }; /* floats: whole vectors are written */
 
+/* Taps a side that a phase has at most: r of F(t, r). */
+static inline int64_t winograd_taps(const struct winograd_form *f) { return conv_blocks(f->kernel, f->step); }
+
+/* Frequencies of a row or column of a tile. */
+static inline int64_t winograd_side(const struct winograd_form *f) { return f->tile + winograd_taps(f) - 1; }
+
+/* The phases that are multiplied at a frequency: `count` from `first` on. */
+struct winograd_phases {
+    int64_t first, count;
+};
+
+static inline struct winograd_phases winograd_phases(const struct winograd_form *f, int64_t row, int64_t col) {
+    const int64_t last = winograd_side(f) - 1;
+    if (f->step == 1) return (struct winograd_phases){0, 1};
+    if (f->kernel % 2 == 0 || (row < last && col < last)) return (struct winograd_phases){0, 4};
+    if (row < last) return (struct winograd_phases){1, 2};
+    return col < last ? (struct winograd_phases){0, 2} : (struct winograd_phases){1, 1};
+}
+
+/* Pairs of phase and frequency in a row of frequencies. */
+static inline int64_t winograd_row_products(const struct winograd_form *f, int64_t row) {
+    return (winograd_side(f) - 1) * winograd_phases(f, row, 0).count + winograd_phases(f, row, winograd_side(f) - 1).count;
+}
+
+/* Pairs of phase and frequency: products of a tile for each channel and out. */
+static inline int64_t winograd_products(const struct winograd_form *f) {
+    return (winograd_side(f) - 1) * winograd_row_products(f, 0) + winograd_row_products(f, winograd_side(f) - 1);
+}
+
+/* Whether the phases have so few channels that they share a chunk. */
+static inline int winograd_phases_share(const struct winograd_form *f, int64_t channels) {
+    return f->step == 2 && 4 * channels <= CHUNK;
+}
+
+/* Floats that the reds of all phases take up for a tile at a frequency. */
+static inline int64_t winograd_depth(const struct winograd_form *f, int64_t channels) {
+    return winograd_phases_share(f, channels) ? CHUNK : f->step * f->step * conv_round(channels, CHUNK);
+}
+
 static inline int64_t winograd_filters_tasks(const struct winograd_filters_params *p) {
-    return p->panels * (p->tile + 2);
+    return p->panels * winograd_side((const struct winograd_form *)p);
 }
 
 static inline int64_t winograd_tiles(const struct winograd_params *p) {
@@ -97,23 +156,31 @@ static inline int64_t winograd_stride(int64_t floats) { return conv_round(floats
 
 /* Floats of a row of frequencies of a panel's filters, where the task transforms them. */
 static inline int64_t winograd_filter_floats(const struct winograd_params *p) {
-    return p->taps ? (p->tile + 2) * winograd_stride(p->channels * p->panel_width) : 0;
+    const struct winograd_form *f = (const struct winograd_form *)p;
+    return p->taps ? winograd_side(f) * winograd_stride(f->step * f->step * p->channels * p->panel_width) : 0;
 }
 
 /* Floats from the products of a tile to the next tile's: an odd number of cache lines, for the same reason. */
 static inline int64_t winograd_product_floats(const struct winograd_params *p) {
-    return winograd_stride((p->tile + 2) * (p->tile + 2) * p->panel_width);
+    const int64_t side = winograd_side((const struct winograd_form *)p);
+    return winograd_stride(side * side * p->panel_width);
+}
+
+/* Floats of the transformed inputs of a tile. */
+static inline int64_t winograd_input_floats(const struct winograd_params *p) {
+    const struct winograd_form *f = (const struct winograd_form *)p;
+    return winograd_side(f) * winograd_side(f) * winograd_depth(f, p->channels);
 }
 
 /* The products of one panel, its filters, and the transformed inputs of the task unless they are in a buffer. */
 static inline int64_t winograd_scratch_bytes(const struct winograd_params *p) {
-    const int64_t inputs = p->transformed ? 0 : (p->tile + 2) * (p->tile + 2) * conv_round(p->channels, CHUNK);
+    const int64_t inputs = p->transformed ? 0 : winograd_input_floats(p);
     return 4 * (p->tile_block * (winograd_product_floats(p) + inputs) + winograd_filter_floats(p));
 }
 
 /* Transformed inputs of all tiles. */
 static inline int64_t winograd_inputs_bytes(const struct winograd_params *p) {
-    return 4 * winograd_tiles(p) * (p->tile + 2) * (p->tile + 2) * conv_round(p->channels, CHUNK);
+    return 4 * winograd_tiles(p) * winograd_input_floats(p);
 }
 
 static inline int64_t winograd_gradient_tiles(const struct winograd_gradient_params *p) {

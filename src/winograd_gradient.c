@@ -53,11 +53,11 @@ static struct range {
 static void transform_inputs(const struct winograd_gradient_params *p, const float *x, int64_t channel, int64_t channels,
                              int64_t first, int64_t count, float *v, int64_t stride, int64_t panel_stride) {
     const struct gradient_tiles tiles = gradient_tiles(p);
-    const struct winograd_input input = {p->rows, p->cols, p->channels, channels};
+    const struct winograd_input input = {p->rows, p->cols, p->channels, channels, 1};
     for (int64_t t = 0; t < count; t++) {
         const int64_t tile = first + t, image = tile / (tiles.across * tiles.down);
         const int64_t row = tile / tiles.across % tiles.down * WINOGRAD_OUT, col = tile % tiles.across * WINOGRAD_OUT;
-        transform_input_4(&input, x + image * p->rows * p->cols * p->channels + channel, row - p->pad_top, col - p->pad_left,
+        transform_input_4x3(&input, x + image * p->rows * p->cols * p->channels + channel, row - p->pad_top, col - p->pad_left,
                           v + t * NR, stride, NR, panel_stride);
     }
 }

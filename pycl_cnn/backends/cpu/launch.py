@@ -39,7 +39,7 @@ def launch(kernel: str, buffers: Sequence[Buffer], **members: Any) -> Launch:
     return Launch(kernel, params, buffers, _kernels.kernel_tasks(kernel, params))
 
 
-def conv_launch(kernel: str, buffers: Sequence[Buffer], **members: Any) -> Launch:
+def conv_launch(kernel: str, buffers: Sequence[Buffer], /, **members: Any) -> Launch:
     """A call of a kernel of src/conv.h; its header says how many tasks there are."""
     params = getattr(_kernels, f"{kernel}_params")(**members)
     return Launch(kernel, params, buffers, *_kernels.conv_sizes(kernel, params))

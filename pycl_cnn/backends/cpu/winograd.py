@@ -1,16 +1,16 @@
-"""3x3 convolutions with a quarter of the multiplications. See src/winograd.h."""
+"""Convolutions with fewer multiplications: 3x3 with stride 1, and strides of 2 by phases. See src/winograd.h."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...geometry import ConvGeometry
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ...ops.movement import Concat
-from ..winograd import TILES, filter_view, frequencies, padding_before, three_by_three, tiles_of
+from ..winograd import TILES, filter_view, padding_before, three_by_three, tiles_of
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
@@ -22,14 +22,32 @@ CHUNK = 16  # of src/conv.h: channels that lie together in transformed inputs
 
 
 @dataclass(frozen=True)
-class TransformFilters(Op):
-    """Packed filters of 3x3 taps, transformed: [panel][frequency][reds][panel_width]."""
+class Form:
+    """Which of Winograd's forms: tile x tile outputs, kernel x kernel taps, the stride."""
 
     tile: int
+    kernel: int
+    step: int
+
+    @property
+    def products(self) -> int:
+        """Products of a tile for each channel and out."""
+        return int(_kernels.winograd_products_of(self.tile, self.kernel, self.step))
+
+    @property
+    def members(self) -> dict[str, int]:
+        return {"tile": self.tile, "kernel": self.kernel, "step": self.step}
+
+
+@dataclass(frozen=True)
+class TransformFilters(Op):
+    """Packed filters, transformed: [panel][frequency][phase][channels][panel_width]."""
+
+    form: Form
     panels: int
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
-        return (floats(inputs[0].size // 9 * frequencies(self.tile)),)
+        return (floats(inputs[0].size // self.form.kernel**2 * self.form.products),)
 
 
 class TransformFiltersAlgorithm(CpuAlgorithm):
@@ -38,19 +56,21 @@ class TransformFiltersAlgorithm(CpuAlgorithm):
     def launches(self, node: Node) -> list[Launch]:
         op, taps = node.op, node.inputs[0]
         assert isinstance(op, TransformFilters)
-        return [conv_launch("winograd_filters", (taps, node.outputs[0]), tile=op.tile, panels=op.panels, floats=taps.spec.size // 9 // op.panels)]
+        floats = taps.spec.size // op.form.kernel**2 // op.panels
+        return [conv_launch("winograd_filters", (taps, node.outputs[0]), **op.form.members, panels=op.panels, floats=floats)]
 
 
-def direct_cost(c: int, k: int, target: tuple[int, ...]) -> float:
+def direct_cost(kernel: int, c: int, k: int, target: tuple[int, ...]) -> float:
     """Nanoseconds of the direct method on one core."""
-    return 2 * 9 * c * k * math.prod(target[:3]) / PEAK
+    return 2 * kernel**2 * c * k * math.prod(target[:3]) / PEAK
 
 
-def winograd_cost(tile: int, c: int, k: int, target: tuple[int, ...]) -> float:
+def winograd_cost(form: Form, c: int, k: int, target: tuple[int, ...]) -> float:
     """Nanoseconds with tiles of tile x tile outputs: products, transforms, and what shows of the filters that come from memory."""
-    count, tiles = frequencies(tile), tiles_of(target, tile)
-    work = 2 * count * tiles * c * k / PEAK + TRANSFORM * count * tiles * (c + k)
-    filters = 4 * count * c * k / FILTER_BYTES
+    products, tiles = form.products, tiles_of(target, form.tile)
+    side, phases = form.tile + -(-form.kernel // form.step) - 1, form.step**2
+    work = 2 * products * tiles * c * k / PEAK + TRANSFORM * side**2 * tiles * (phases * c + k)
+    filters = 4 * products * c * k / FILTER_BYTES
     return max(work + (1 - HIDDEN) * filters, filters)
 
 
@@ -78,21 +98,42 @@ class Winograd(CpuAlgorithm):
         """Where it costs least of all tiles, and clearly less than the direct method."""
         _, _, source, target = roles(node.op)
         c, k = source[3], target[3]
-        costs = {tile: winograd_cost(tile, c, k, target) for tile in TILES}
-        return c >= 8 and k >= 8 and costs[self.tile] == min(costs.values()) < 0.9 * direct_cost(c, k, target)
+        form = self._form(node)
+        costs = {tile: winograd_cost(replace(form, tile=tile), c, k, target) for tile in self.tiles(form)}
+        return self.enough(c, k) and costs[self.tile] == min(costs.values()) < 0.9 * direct_cost(form.kernel, c, k, target)
+
+    @staticmethod
+    def tiles(form: Form) -> tuple[int, ...]:
+        """The tiles that there are for this kernel and stride."""
+        return TILES
+
+    @staticmethod
+    def enough(c: int, k: int) -> bool:
+        """Whether the channels and outs fill vectors."""
+        return c >= 8 and k >= 8
+
+    def _form(self, node: Node) -> Form:
+        g, _, _, _ = roles(node.op)
+        return Form(self.tile, g.kernel[0], g.stride[0])
 
     def _blocks(self, node: Node) -> dict[str, int]:
         _, _, source, target = roles(node.op)
-        return _kernels.winograd_blocks(self.tile, tiles_of(target, self.tile), target[3], source[3])
+        return _kernels.winograd_blocks(**self._form(node).members, tiles=tiles_of(target, self.tile), outs=target[3], channels=source[3])
 
     def why(self, node: Node, device: Device) -> str:
-        return f"{self.reason}; joins two inputs as it reads them" if joined(node) else self.reason
+        return f"{self.reason}; joins two inputs as it reads them" if self.joins(node) else self.reason
+
+    @staticmethod
+    def joins(node: Node) -> tuple[Value, Value] | None:
+        """The two images that it reads in place of their concatenation."""
+        return joined(node)
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         assert isinstance(node.op, Conv | ConvBackwardInput)
         _, _, source, target = roles(node.op)
-        view, blocks = filter_view(node.op), self._blocks(node)
-        layout = {"groups": 1, "outs": target[3], "tap_rows": 3, "tap_cols": 3, "reds": source[3], "panel_width": blocks["panel_width"]}
+        view, blocks, form = filter_view(node.op), self._blocks(node), self._form(node)
+        taps = {"tap_rows": form.kernel, "tap_cols": form.kernel}
+        layout = {"groups": 1, "outs": target[3], **taps, "reds": source[3], "panel_width": blocks["panel_width"]}
         strides = {"out_stride": view.out_stride, "red_stride": view.red_stride, "tap_row_stride": view.tap_row_stride, "tap_col_stride": view.tap_column_stride}
         with graph.at(node):
             if isinstance(node.op, Conv):
@@ -100,9 +141,9 @@ class Winograd(CpuAlgorithm):
             else:
                 filters = graph.apply(PackPanels(make_panels([layout | strides | {"offset": view.offset, "group_stride": 0}])), node.inputs[1])
             if not blocks["taps"]:
-                filters = graph.apply(TransformFilters(self.tile, -(-target[3] // blocks["panel_width"])), filters)
+                filters = graph.apply(TransformFilters(form, -(-target[3] // blocks["panel_width"])), filters)
             graph.rewire(node, 1, filters)
-        if parts := joined(node):
+        if parts := self.joins(node):
             first, rest = parts
             graph.rewire(node, 0, first)
             graph.extend(node, rest)
@@ -113,7 +154,7 @@ class Winograd(CpuAlgorithm):
         _, _, source, target = roles(node.op)
         top, left = padding_before(node.op)
         return {
-            "tile": self.tile,
+            **self._form(node).members,
             "images": source[0],
             "rows": source[1],
             "cols": source[2],
@@ -157,6 +198,39 @@ class LargeWinograd(Winograd):
     tile = 6
     name = "winograd_6x6"
     reason = "3x3 taps, stride 1, large images: 16/81 of the multiplications pay for the transforms"
+
+
+class StridedWinograd(Winograd):
+    """F(4x4, 2x2) or F(4x4, 4x4) over the four phases of the input, for kernels of 3 and 4 or of 7 and 8, and stride 2."""
+
+    tile = 4
+    name = "winograd_strided"
+    reason = "stride 2: phases of stride 1 with a quarter to nine sixteenths of the multiplications"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        g, _, _, _ = roles(node.op)
+        square = g.kernel[0] == g.kernel[1] and g.stride == (2, 2) and g.dilation == (1, 1) and g.groups == 1
+        return isinstance(node.op, Conv) and square and self.tile in self.tiles(self._form(node))
+
+    @staticmethod
+    def tiles(form: Form) -> tuple[int, ...]:
+        return {3: (2, 4), 4: (2, 4), 7: (4,), 8: (4,)}.get(form.kernel, ())
+
+    @staticmethod
+    def enough(c: int, k: int) -> bool:
+        return (c <= 4 or c >= 8) and k >= 8
+
+    @staticmethod
+    def joins(node: Node) -> None:
+        return None
+
+
+class SmallStridedWinograd(StridedWinograd):
+    """F(2x2, 2x2) over the four phases: where tiles are so few that reading the filters takes longer than multiplying."""
+
+    tile = 2
+    name = "winograd_strided_2x2"
+    reason = "stride 2, small images: 25/36 of the multiplications, and few bytes of filters"
 
 
 class WinogradGradient(CpuAlgorithm):
@@ -219,7 +293,7 @@ class WinogradGradient(CpuAlgorithm):
 
 
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
-    Conv: [Winograd(), LargeWinograd(), SmallWinograd()],
+    Conv: [Winograd(), LargeWinograd(), SmallWinograd(), StridedWinograd(), SmallStridedWinograd()],
     ConvBackwardInput: [Winograd(), LargeWinograd(), SmallWinograd()],
     ConvBackwardWeight: [WinogradGradient()],
     TransformFilters: [TransformFiltersAlgorithm()],

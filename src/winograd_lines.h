@@ -1,0 +1,182 @@
+/* Template of the transforms of a line of F(TILE, TAPS), by points: the matrices G, B^T and A^T of winograd.h times a line of vectors.
+ *
+ * 3 taps: the points 0, 1, -1, infinity; from tiles of 4 on also 2, -2; for tiles of 6 also 1/2, -1/2. Other numbers of taps (of
+ * phases of strided convolutions): pairs a, -a of POINTS and infinity; the last frequency is that of infinity. With points in pairs
+ * of either sign, the rows of B^T come in pairs that share an even and an odd part, and so do those of A^T by parity. */
+#if TAPS == 3
+#define PAIRS (IN / 2)
+
+/* G g for three vectors that lie `from` apart, written `to` apart (in vectors). */
+ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t to) {
+    const vf g0 = g[0], g1 = g[from], g2 = g[2 * from];
+#if TILE == 2
+    const vf even = (g0 + g2) * 0.5f, odd = g1 * 0.5f;
+    u[0] = g0;
+    u[to] = even + odd;
+    u[2 * to] = even - odd;
+#elif TILE == 4
+    const vf even = (g0 + g2) * (1.0f / 6), odd = g1 * (1.0f / 6);
+    const vf half = g0 * (1.0f / 24) + g2 * (1.0f / 6), rest = g1 * (1.0f / 12);
+    u[0] = g0 * 0.25f;
+    u[to] = -even - odd;
+    u[2 * to] = odd - even;
+    u[3 * to] = half + rest;
+    u[4 * to] = half - rest;
+#else
+    const vf even = (g0 + g2) * (2.0f / 9), odd = g1 * (2.0f / 9);
+    const vf even2 = g0 * (1.0f / 90) + g2 * (2.0f / 45), odd2 = g1 * (1.0f / 45);
+    const vf half = g0 * (32.0f / 45) + g2 * (8.0f / 45), rest = g1 * (16.0f / 45);
+    u[0] = g0;
+    u[to] = -even - odd;
+    u[2 * to] = odd - even;
+    u[3 * to] = even2 + odd2;
+    u[4 * to] = even2 - odd2;
+    u[5 * to] = half + rest;
+    u[6 * to] = half - rest;
+#endif
+    u[(IN - 1) * to] = g2;
+}
+
+/* Rows 2*pair - 1 and 2*pair of B^T d; pair 0: the first and the last row. */
+ALWAYS_INLINE void NAME(input_pair)(const int pair, const vf *d, vf *low, vf *high) {
+#if TILE == 2
+    if (pair == 0) {
+        *low = d[0] - d[2];
+        *high = d[3] - d[1];
+        return;
+    }
+    const vf even = d[2], odd = d[1];
+#elif TILE == 4
+    if (pair == 0) {
+        *low = 4.0f * d[0] - 5.0f * d[2] + d[4];
+        *high = 4.0f * d[1] - 5.0f * d[3] + d[5];
+        return;
+    }
+    const vf even = pair == 1 ? d[4] - 4.0f * d[2] : d[4] - d[2];
+    const vf odd = pair == 1 ? d[3] - 4.0f * d[1] : 2.0f * (d[3] - d[1]);
+#else
+    if (pair == 0) {
+        *low = d[0] - d[6] + 5.25f * (d[4] - d[2]);
+        *high = d[7] - d[1] + 5.25f * (d[3] - d[5]);
+        return;
+    }
+    const vf even = pair == 1   ? d[2] + d[6] - 4.25f * d[4]
+                    : pair == 2 ? d[6] + 0.25f * d[2] - 1.25f * d[4]
+                                : d[6] + 4.0f * d[2] - 5.0f * d[4];
+    const vf odd = pair == 1   ? d[1] + d[5] - 4.25f * d[3]
+                   : pair == 2 ? 0.5f * d[1] - 2.5f * d[3] + 2.0f * d[5]
+                               : 2.0f * d[1] - 2.5f * d[3] + 0.5f * d[5];
+#endif
+    *low = even + odd;
+    *high = even - odd;
+}
+
+/* B^T d of a line of IN vectors. */
+ALWAYS_INLINE void NAME(input_line)(const vf *d, vf *v) {
+    NAME(input_pair)(0, d, &v[0], &v[IN - 1]);
+    UNROLL(4)
+    for (int pair = 1; pair < PAIRS; pair++) NAME(input_pair)(pair, d, &v[2 * pair - 1], &v[2 * pair]);
+}
+
+/* Rows odd, odd + 2, ... of A^T m. */
+ALWAYS_INLINE void NAME(output_rows)(const int odd, const vf *m, vf *y) {
+    const vf one = odd ? m[1] - m[2] : m[1] + m[2];
+#if TILE == 2
+    y[0] = odd ? one + m[3] : m[0] + one;
+#elif TILE == 4
+    const vf two = odd ? m[3] - m[4] : m[3] + m[4];
+    y[0] = odd ? one + 2.0f * two : m[0] + one + two;
+    y[1] = odd ? one + 8.0f * two + m[5] : one + 4.0f * two;
+#else
+    const vf two = odd ? m[3] - m[4] : m[3] + m[4], half = odd ? m[5] - m[6] : m[5] + m[6];
+    y[0] = odd ? one + 2.0f * two + 0.5f * half : m[0] + one + two + half;
+    y[1] = odd ? one + 8.0f * two + 0.125f * half : one + 4.0f * two + 0.25f * half;
+    y[2] = odd ? one + 32.0f * two + 0.03125f * half + m[7] : one + 16.0f * two + 0.0625f * half;
+#endif
+}
+
+/* A^T m of a line of IN vectors. */
+ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
+    vf even[TILE / 2], odd[TILE / 2];
+    NAME(output_rows)(0, m, even);
+    NAME(output_rows)(1, m, odd);
+    UNROLL(3)
+    for (int i = 0; i < TILE / 2; i++) y[2 * i] = even[i], y[2 * i + 1] = odd[i];
+}
+
+#undef PAIRS
+#else /* ---- from POINTS ------------------------------------------------------------------------------------------------ */
+
+/* Toom and Cook's matrices for the points +-a, +-b, +-c and infinity, with N = 2 a (a^2 - b^2) (a^2 - c^2):
+ *     G g     (+-a)^u / (+-N) summed over the taps u; at infinity the last tap
+ *     B^T d   the coefficients of (x +- a) (x^2 - b^2) (x^2 - c^2); at infinity of the product over all pairs
+ *     A^T m   (+-a)^row; infinity is in the last row only */
+#define PAIRS ((IN - 1) / 2)
+
+static const float NAME(points)[] = POINTS;
+#define POINT(pair) NAME(points)[(pair) % PAIRS]
+#define SQUARE(pair) (POINT(pair) * POINT(pair))
+
+/* The product over the other pairs of (at - their square). */
+ALWAYS_INLINE float NAME(others)(const int pair, const float at) {
+    float product = 1;
+    for (int k = 1; k < PAIRS; k++) product *= at - SQUARE(pair + k);
+    return product;
+}
+
+ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t to) {
+    UNROLL(3)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const float a = POINT(pair), scale = 1 / (2 * a * NAME(others)(pair, a * a));
+        vf even = g[0] * scale, odd = g[from] * (a * scale);
+#if TAPS == 4
+        even += g[2 * from] * (a * a * scale), odd += g[3 * from] * (a * a * a * scale);
+#endif
+        u[2 * pair * to] = even + odd;
+        u[(2 * pair + 1) * to] = odd - even;
+    }
+    u[(IN - 1) * to] = g[(TAPS - 1) * from];
+}
+
+/* d[0], d[2], ... times the coefficients of the product over the other pairs of (y - their square). */
+ALWAYS_INLINE vf NAME(without)(const int pair, const vf *d) {
+#if IN == 3
+    return d[0];
+#elif IN == 5
+    return d[2] - SQUARE(pair + 1) * d[0];
+#else
+    return d[4] - (SQUARE(pair + 1) + SQUARE(pair + 2)) * d[2] + SQUARE(pair + 1) * SQUARE(pair + 2) * d[0];
+#endif
+}
+
+ALWAYS_INLINE void NAME(input_line)(const vf *d, vf *v) {
+    UNROLL(3)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const vf even = POINT(pair) * NAME(without)(pair, d), odd = NAME(without)(pair, d + 1);
+        v[2 * pair] = odd + even;
+        v[2 * pair + 1] = odd - even;
+    }
+    v[IN - 1] = NAME(without)(0, d + 2) - SQUARE(0) * NAME(without)(0, d);
+}
+
+ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
+    vf even = {0}, odd = {0}, even2 = {0}, odd2 = {0};
+    UNROLL(3)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const vf sum = m[2 * pair] + m[2 * pair + 1], difference = m[2 * pair] - m[2 * pair + 1];
+        even += sum, odd += POINT(pair) * difference;
+        even2 += SQUARE(pair) * sum, odd2 += POINT(pair) * SQUARE(pair) * difference;
+    }
+    y[0] = even;
+#if TILE == 2
+    y[1] = odd + m[IN - 1];
+#else
+    y[1] = odd, y[2] = even2;
+    y[3] = odd2 + m[IN - 1];
+#endif
+}
+
+#undef PAIRS
+#undef POINT
+#undef SQUARE
+#endif
