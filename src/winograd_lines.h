@@ -141,6 +141,7 @@ ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t t
 /* d[0], d[2], ... times the coefficients of the product over the other pairs of (y - their square). */
 ALWAYS_INLINE vf NAME(without)(const int pair, const vf *d) {
 #if IN == 3
+    (void)pair;
     return d[0];
 #elif IN == 5
     return d[2] - SQUARE(pair + 1) * d[0];
