@@ -4,6 +4,8 @@
 //
 // TILE  edge of the square tile of transpose; 8, 16 or 32.  On a GPU (LOCAL_MEMORY 1) a work-group of TILE x TILE/4 items moves one tile through local
 //       memory, so that both sides are coalesced; on a CPU one work-item moves one tile that fits the first-level cache.
+#include "builtins.cl"
+
 // As in vectors.cl, for bits.
 typedef struct __attribute__((packed, aligned(4))) { int8 lanes; } eight;
 typedef struct __attribute__((packed, aligned(4))) { int4 lanes; } quad;

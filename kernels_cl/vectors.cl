@@ -5,6 +5,8 @@
 //                on CPUs (16 with AVX-512, 8 with AVX2, 4 on Arm), 4 on GPUs, where float4 is the widest coalesced access.
 // MULTIPLY_ADD   1: a*b+c, which the compiler may contract; 2: fma(a,b,c); 3: mad(a,b,c).  A capability that is probed: on some
 //                runtimes fma() and mad() are slow calls, on others a*b+c is never contracted.
+#include "builtins.cl"
+
 #ifndef VEC
 #define VEC 4
 #endif

@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -61,6 +64,54 @@ def test_a_death_costs_only_the_kernel_it_was_at(info, monkeypatch):
             continue
         assert (outcome.program, outcome.entry, outcome.result) == (0, "fill", None)
         assert outcome.problem.startswith("does not build: " if source is WRONG_SYNTAX else "kills its process (SIG")
+
+
+def test_no_two_children_build_the_same_kernel():
+    """Requests of shared and of own kernels, answered by children that take time."""
+    asked = [launches("ab"), launches("abc"), launches("ab"), launches("d"), launches("cd"), launches("e"), launches("a")]
+    tasks, building, built, twice = trials._Queue(asked), set(), set(), []
+    lock = threading.Lock()
+
+    class Child:
+        def ask(self, request):
+            mine = {p[0] for p in request["run"]["programs"]}
+            with lock:
+                new = mine - built
+                twice.extend(new & building)
+                building.update(new)
+            time.sleep(0.01 * len(new))
+            with lock:
+                built.update(new)
+                building.difference_update(new)
+            return trials.Outcome("".join(sorted(mine)))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(tasks.serve, [Child(), Child()]))
+    assert [outcome.result for outcome in tasks.outcomes] == ["ab", "abc", "ab", "d", "cd", "e", "a"]
+    assert built == set("abcde") and twice == [], twice
+
+
+def test_a_kernel_that_failed_is_not_tried_in_another_request():
+    tasks, asked = trials._Queue([launches("ba"), launches("cb"), launches("d")]), []
+
+    class Child:
+        def ask(self, request):
+            names = [p[0] for p in request["run"]["programs"]]
+            asked.append("".join(names))
+            return trials.Outcome(None, "dies", names.index("b"), "fill") if "b" in names else trials.Outcome("fine")
+
+    tasks.serve(Child())
+    assert len(asked) == 2 and "d" in asked
+    assert [(o.problem, o.program) for o in tasks.outcomes] == [("dies", 0), ("dies", 1), ("", -1)]
+
+
+def launches(names):
+    """A request that launches programs of these names."""
+    payload = trials.Payload()
+    y = payload.place(np.zeros(3, np.int32))
+    for name in names:
+        payload.launch("movement", "fill", name, (), (3,), None, {"y": (trials.MEMORY, y), "count": 3, "value": 0, "span": 1})
+    return {"run": payload.request()}
 
 
 @needs_device

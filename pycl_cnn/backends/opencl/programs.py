@@ -13,6 +13,7 @@ import numpy
 from ...errors import DeviceError, DeviceMemoryError
 from ...tuning.database import Tuning, facts_of, limits_of, own_records, shipped
 from . import devices as _devices
+from .known_devices import needs_no_headers
 from .probe import capabilities
 from .sources import build_options, source_text
 
@@ -83,6 +84,8 @@ class Context:
             "WORK_GROUP": min(WORK_GROUP_ON_GPU, self.device.max_work_group) if gpu else 1,
             "LOCAL_MEMORY": int(gpu),
         }
+        if needs_no_headers(self.device):
+            shared["DECLARE_BUILTINS"] = 1
         text = source_text(stem)
         used = {name: value for name, value in shared.items() if f"#ifndef {name}\n" in text}
         unknown = [name for name in defines if f"#ifndef {name}\n" not in text]

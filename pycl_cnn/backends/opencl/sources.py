@@ -61,4 +61,5 @@ def signatures(stem):
 
 def build_options(defines):
     """The compiler's options for -D parameters."""
-    return ("-cl-std=CL1.2", *(f"-D{name}={value}" for name, value in sorted(defines.items())))
+    header = ("-D_OPENCL_H_",) if defines.get("DECLARE_BUILTINS") else ()  # as if it had been read
+    return ("-cl-std=CL1.2", *header, *(f"-D{name}={value}" for name, value in sorted(defines.items())))

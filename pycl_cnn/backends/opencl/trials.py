@@ -23,7 +23,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -156,21 +156,76 @@ class _Workshop:
     def run(self, requests: Sequence[Mapping[str, Any]], most: int) -> list[Outcome]:
         with self._lock:
             workers = self._team(len(requests), most)
+            tasks = _Queue(requests)
             if len(workers) == 1:
-                return [workers[0].ask(request) for request in requests]
-            free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-            for worker in workers:
-                free.put(worker)
-
-            def one(request: Mapping[str, Any]) -> Outcome:
-                worker = free.get()
-                try:
-                    return worker.ask(request)
-                finally:
-                    free.put(worker)
-
+                tasks.serve(workers[0])
+                return tasks.outcomes
             with ThreadPoolExecutor(len(workers)) as pool:
-                return list(pool.map(one, requests))
+                for served in [pool.submit(tasks.serve, worker) for worker in workers]:
+                    served.result()
+            return tasks.outcomes
+
+
+class _Queue:
+    """Requests for several children. A child first takes what no other one is building, and later finds in the driver's cache what those have built. A kernel
+    that failed in one request is not tried again in another.
+    """
+
+    def __init__(self, requests: Sequence[Mapping[str, Any]]) -> None:
+        self._requests = requests
+        self._kernels = [_kernels(request) for request in requests]
+        self._waiting = list(range(len(requests)))
+        self._building: dict[int, set[Any]] = {}  # by request
+        self._built: set[Any] = set()
+        self._failed: dict[Any, Outcome] = {}
+        self._changed = threading.Condition()
+        self.outcomes = [Outcome()] * len(requests)
+
+    def serve(self, worker: _Worker) -> None:
+        """Let a child answer requests until none is left."""
+        while (number := self._take()) is not None:
+            try:
+                self.outcomes[number] = self._known(number) or self._asked(number, worker)
+            finally:
+                with self._changed:
+                    self._built |= self._building.pop(number)
+                    self._changed.notify_all()
+
+    def _asked(self, number: int, worker: _Worker) -> Outcome:
+        request = self._requests[number]
+        outcome = worker.ask(request)
+        if outcome.entry and not outcome.passing:
+            self._failed[request["run"]["programs"][outcome.program], outcome.entry] = outcome
+        return outcome
+
+    def _known(self, number: int) -> Outcome | None:
+        """The outcome of a request with a kernel that failed already."""
+        for program, entry, _ in self._kernels[number]:
+            if (program, entry) in self._failed:
+                return replace(self._failed[program, entry], program=self._requests[number]["run"]["programs"].index(program))
+        return None
+
+    def _take(self) -> int | None:
+        """The request with most to build of its own; None where none is left. Waits where others build all that is to be built."""
+        with self._changed:
+            while self._waiting:
+                elsewhere = set[Any]().union(*self._building.values())
+                own = {number: len(self._kernels[number] - self._built - elsewhere) for number in self._waiting}
+                shares = {number: bool(self._kernels[number] & elsewhere) for number in self._waiting}
+                free = [number for number in self._waiting if own[number] or not shares[number]]
+                if free:
+                    number = max(free, key=lambda number: (not shares[number], own[number]))
+                    self._waiting.remove(number)
+                    self._building[number] = self._kernels[number] - self._built
+                    return number
+                self._changed.wait()
+            return None
+
+
+def _kernels(request: Mapping[str, Any]) -> set[Any]:
+    """What a driver compiles for a request: (program, entry, size of work-groups), for some compile for each size."""
+    payload = request.get("run")
+    return {(payload["programs"][launch["program"]], launch["entry"], tuple(launch["local"] or ())) for launch in payload["launches"]} if payload else set()
 
 
 class _Worker:
