@@ -409,6 +409,14 @@ cdef extern from "conv.h" nogil:
         int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
         int64_t row_block, channel_block, activation
         float alpha, beta
+    struct expanded_depthwise_members "expanded_depthwise_params":
+        int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
+        int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
+        int64_t out_offset, out_image_stride, out_row_stride, out_col_stride
+        int64_t reds, panel_width, row_block, band_rows, channel_block, expand_activation
+        float expand_alpha, expand_beta
+        int64_t activation
+        float alpha, beta
     struct depthwise_weight_gradient_members "depthwise_weight_gradient_params":
         int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
         int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
@@ -429,6 +437,8 @@ cdef extern from "conv.h" nogil:
     int64_t sum_parts_tasks(const sum_parts_members *p)
     int64_t depthwise_tasks(const depthwise_members *p)
     int64_t depthwise_scratch_bytes(const depthwise_members *p)
+    int64_t expanded_depthwise_tasks(const expanded_depthwise_members *p)
+    int64_t expanded_depthwise_scratch_bytes(const expanded_depthwise_members *p)
     int64_t depthwise_weight_gradient_tasks(const depthwise_weight_gradient_members *p)
     int64_t depthwise_weight_gradient_scratch_bytes(const depthwise_weight_gradient_members *p)
 
@@ -525,6 +535,11 @@ def depthwise_params(**members):
     return as_params("depthwise", members, p, <char *>&p, sizeof(p))
 
 
+def expanded_depthwise_params(**members):
+    cdef expanded_depthwise_members p = members
+    return as_params("expanded_depthwise", members, p, <char *>&p, sizeof(p))
+
+
 def depthwise_weight_gradient_params(**members):
     cdef depthwise_weight_gradient_members p = members
     return as_params("depthwise_weight_gradient", members, p, <char *>&p, sizeof(p))
@@ -553,6 +568,9 @@ def conv_sizes(str kernel not None, bytes params not None):
         return sum_parts_tasks(<const sum_parts_members *>p), 0
     if kernel == "depthwise":
         return depthwise_tasks(<const depthwise_members *>p), depthwise_scratch_bytes(<const depthwise_members *>p)
+    if kernel == "expanded_depthwise":
+        return (expanded_depthwise_tasks(<const expanded_depthwise_members *>p),
+                expanded_depthwise_scratch_bytes(<const expanded_depthwise_members *>p))
     if kernel == "depthwise_weight_gradient":
         return (depthwise_weight_gradient_tasks(<const depthwise_weight_gradient_members *>p),
                 depthwise_weight_gradient_scratch_bytes(<const depthwise_weight_gradient_members *>p))
@@ -680,6 +698,25 @@ def depthwise_blocks(int64_t grid_rows, int64_t grid_cols, int64_t channels, int
     cdef int64_t tasks = min(grid_rows, max(image // LEAST_TASK, min(4, image // LEAST_DEPTHWISE_TASK), 1))
     tasks = conv_round(tasks, 2) if tasks > 1 else 1  # an odd one keeps one of two threads waiting
     return {"row_block": conv_round(conv_blocks(grid_rows, tasks), 2), "channel_block": channels}  # rows go in pairs
+
+
+def expanded_depthwise_blocks(int64_t images, int64_t rows, int64_t grid_rows, int64_t row_step, int64_t seen_twice, int64_t channels, isa=None):
+    """Default panel_width, row_block, band_rows and channel_block of expanded_depthwise, as a dict.
+
+    rows: of x; seen_twice: those that two neighbouring grid rows see.
+    """
+    cdef int64_t width = narrowest_panel(channels, isa), panels = conv_blocks(channels, width)
+    # Narrower blocks of channels find the pixels of a tile for too few vectors; an odd one keeps one of two threads waiting.
+    cdef int64_t blocks = max(1, channels // 64)
+    if blocks > 1 and blocks % 2:
+        blocks -= 1
+    cdef int64_t channel_block = conv_blocks(panels, blocks) * width, row_blocks = 1
+    blocks = conv_blocks(channels, channel_block) * images
+    # Where these are few, the rows are shared out, too, as long as few of them are computed twice.
+    while blocks * row_blocks < 4 and 2 * row_blocks * 16 * seen_twice <= rows and 4 * row_blocks <= grid_rows:
+        row_blocks *= 2
+    cdef int64_t row_block = conv_round(conv_blocks(grid_rows, row_blocks), 2)  # rows go in pairs
+    return {"panel_width": width, "row_block": row_block, "band_rows": min(row_block, max(2, 8 // row_step)), "channel_block": min(channels, channel_block)}
 
 
 def winograd_products_of(int64_t tile, int64_t kernel, int64_t step):

@@ -155,6 +155,29 @@ struct depthwise_params {
     ACTIVATION_MEMBERS
 };
 
+/* ---- expanded_depthwise: a 1x1 convolution (the expansion) and the depthwise one that reads it ----------------------
+ * buffers: 0 x [images][rows][cols][reds], 1 panels of the expansion (of pack_panels), 2 bias of the expansion [channels] or
+ *          NULL, 3 depthwise weights [tap_rows][tap_cols][channels], 4 bias [channels] or NULL, 5 residual (laid out as y) or
+ *          NULL, 6 y
+ * PATCH_MEMBERS say how the depthwise convolution sees the expansion (groups = 1, channels = all of them);
+ * the strides are those of x, whose pixels lie one behind the other; tap_row_step and tap_col_step are positive.
+ * The expansion's activation is applied before the depthwise convolution, whose padding is zero nevertheless.
+ * A task computes row_block grid rows of one image by channel_block channels, band_rows of them at a time, and keeps those
+ * rows of its channels of the expansion that they see. y and residual may be the same memory; y must not overlap x.
+ * tasks: expanded_depthwise_tasks();  scratch: expanded_depthwise_scratch_bytes() */
+struct expanded_depthwise_params {
+    PATCH_MEMBERS
+    OUTPUT_MEMBERS
+    int64_t reds;
+    int64_t panel_width;   /* as the expansion's weights were packed */
+    int64_t row_block;
+    int64_t band_rows;     /* at most row_block */
+    int64_t channel_block; /* a multiple of panel_width, or channels */
+    int64_t expand_activation;
+    float expand_alpha, expand_beta;
+    ACTIVATION_MEMBERS
+};
+
 /* ---- depthwise_weight_gradient -------------------------------------------------------------------------------------
  * buffers: 0 x, 1 dy (described by the output members), 2 parts [parts][tap_rows*tap_cols][channels]
  * parts[q][t][c] = sum over the q-th share of the grid rows of all images of dy[pixel, c] * x[source(pixel, t), c]
@@ -265,6 +288,33 @@ static inline int64_t depthwise_columns_bytes(int64_t channel_block, int64_t tap
 
 static inline int64_t depthwise_scratch_bytes(const struct depthwise_params *p) {
     return depthwise_columns_bytes(p->channel_block, p->tap_rows * p->tap_cols);
+}
+
+static inline int64_t expanded_depthwise_tasks(const struct expanded_depthwise_params *p) {
+    return p->images * conv_blocks(p->grid_rows, p->row_block) * conv_blocks(p->channels, p->channel_block);
+}
+
+/* Rows of the expansion that a task keeps: those that band_rows grid rows see. */
+static inline int64_t expanded_depthwise_kept(const struct expanded_depthwise_params *p) {
+    int64_t rows = band_rows((const struct patch_geometry *)p, p->band_rows);
+    return rows < p->rows ? rows : p->rows;
+}
+
+/* Columns of zeros that a row which is kept has on either side, so that no tap falls outside. */
+static inline int64_t expanded_depthwise_left(const struct expanded_depthwise_params *p) {
+    return p->tap_col_start < 0 ? -p->tap_col_start : 0;
+}
+
+static inline int64_t expanded_depthwise_right(const struct expanded_depthwise_params *p) {
+    int64_t reach = (p->grid_cols - 1) * p->col_step + p->tap_col_start + (p->tap_cols - 1) * p->tap_col_step + 1;
+    return reach > p->cols ? reach - p->cols : 0;
+}
+
+/* The sums of a tile, the rows that are kept, where their pixels lie, and the depthwise convolution's columns. */
+static inline int64_t expanded_depthwise_scratch_bytes(const struct expanded_depthwise_params *p) {
+    int64_t kept = expanded_depthwise_kept(p), cols = p->cols + expanded_depthwise_left(p) + expanded_depthwise_right(p);
+    int64_t columns = depthwise_columns_bytes(p->channel_block, p->tap_rows * p->tap_cols);
+    return 4 * (TILE_FLOATS + kept * cols * conv_round(p->channel_block, CHUNK)) + conv_round(8 * kept * p->cols, 64) + columns;
 }
 
 static inline int64_t depthwise_weight_gradient_tasks(const struct depthwise_weight_gradient_params *p) {

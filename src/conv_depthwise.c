@@ -6,6 +6,7 @@
 #include "conv_epilogue.h"
 #include "isa.h"
 
+enum { DEPTHWISE_COLS = 4 }; /* of a full tile */
 #define COLS_1(M) M(0)
 #define COLS_2(M) COLS_1(M) M(1)
 #define COLS_3(M) COLS_2(M) M(2)
@@ -36,8 +37,6 @@ typedef void depthwise_gradient_pair_tile(int64_t count, int64_t channels, const
 #include "depthwise_tiles.h"
 #undef TAPS
 #undef STRIDE
-
-enum { DEPTHWISE_COLS = 4 };
 
 struct depthwise_variant {
     int64_t taps, stride;
@@ -77,29 +76,31 @@ struct columns {
     const struct depthwise_variant *variant;
     const float *zeros;   /* what columns outside of x read */
     const float **pixels; /* lines of pointers */
-    const float *row;     /* the first row of x among those that the taps see */
+    const float *x;       /* the image at the task's first channel */
+    int64_t kept;         /* rows of it that there is memory for: row r lies at r modulo kept */
+    int64_t first_row;    /* the first row, perhaps outside of x, of those that are pointed at */
     int64_t first_tap;    /* the number of its tap row */
     int64_t rows;         /* rows that are pointed at */
     int64_t inside, outside; /* the first of them inside of x, and the first after those */
     int64_t lines;        /* of pointers */
-    int64_t next_tile;    /* the column after the full tile that the pointers belong to, if it was inside of x; or -1 */
+    int64_t next_tile;    /* the column after the full tile that the pointers belong to, if that was inside of x; or -1 */
 };
 
 /* Scratch: zeros for the channels of a task, then the pointers. */
 static struct columns columns_start(const struct patch_geometry *g, int64_t channel_block, void *scratch) {
     const int64_t floats = conv_round(channel_block, CHUNK) + LINE_SLACK;
     memset(scratch, 0, (size_t)floats * sizeof(float));
-    return (struct columns){.geometry = g, .variant = depthwise_choose(g), .zeros = scratch,
+    return (struct columns){.geometry = g, .variant = depthwise_choose(g), .kept = g->rows, .zeros = scratch,
                             .pixels = (const float **)((float *)scratch + floats)};
 }
 
-/* Turns to a grid row; x is the image at the task's first channel. Tap rows outside of x are left out. */
-static void columns_turn(struct columns *columns, const float *x, int64_t grid_row) {
+/* Turns to a grid row. Tap rows outside of x are left out. */
+static void columns_turn(struct columns *columns, int64_t grid_row) {
     const struct patch_geometry *g = columns->geometry;
     const int64_t start = grid_row * g->row_step + g->tap_row_start;
     int64_t last;
     steps_inside(start, g->tap_row_step, g->tap_rows, g->rows, &columns->first_tap, &last);
-    columns->row = x + (start + columns->first_tap * g->tap_row_step) * g->row_stride;
+    columns->first_row = start + columns->first_tap * g->tap_row_step;
     columns->rows = last - columns->first_tap;
     columns->inside = 0;
     columns->outside = columns->rows;
@@ -108,13 +109,13 @@ static void columns_turn(struct columns *columns, const float *x, int64_t grid_r
 }
 
 /* Turns to two grid rows that see neighbouring rows of x; those outside of x stay, as zeros. */
-static void columns_turn_pair(struct columns *columns, const float *x, int64_t grid_row) {
+static void columns_turn_pair(struct columns *columns, int64_t grid_row) {
     const struct patch_geometry *g = columns->geometry;
     const int64_t start = grid_row * g->row_step + g->tap_row_start;
     columns->first_tap = 0;
     columns->rows = columns->lines = g->tap_rows + g->row_step;
     steps_inside(start, 1, columns->rows, g->rows, &columns->inside, &columns->outside);
-    columns->row = x + (start + columns->inside) * g->row_stride;
+    columns->first_row = start;
     columns->next_tile = -1;
 }
 
@@ -125,32 +126,58 @@ static int columns_pair(const struct columns *columns) {
            g->row_step == columns->variant->stride;
 }
 
-/* Points at the pixels that output columns b .. b+cols-1 see, line by line. A full tile inside of x that follows one of
+/* Points at the pixels that output columns b .. b+cols-1 see, line by line. A tile inside of x that follows a full one of
  * the same kind moves all pointers by the same distance. */
 static void columns_point(struct columns *columns, int64_t b, int64_t cols) {
     const struct patch_geometry *g = columns->geometry;
     const struct depthwise_variant *variant = columns->variant;
     const int single = variant->taps == 1;
-    const int64_t inputs = (cols - 1) * variant->stride + variant->taps;
+    const int64_t line = (DEPTHWISE_COLS - 1) * variant->stride + variant->taps, inputs = (cols - 1) * variant->stride + variant->taps;
     const int64_t lines_per_row = single ? g->tap_cols : 1, step = single ? g->col_step : 1;
     const int64_t start = b * g->col_step + g->tap_col_start, reach = (g->tap_cols - 1) * g->tap_col_step;
     const int inside = start + min_i64(0, reach) >= 0 && start + (cols - 1) * g->col_step + max_i64(0, reach) < g->cols;
-    if (inside && columns->next_tile == b && cols == DEPTHWISE_COLS) {
-        const int64_t row_inputs = lines_per_row * inputs, distance = cols * g->col_step * g->col_stride;
-        for (int64_t i = columns->inside * row_inputs; i < columns->outside * row_inputs; i++) columns->pixels[i] += distance;
+    if (inside && columns->next_tile == b) {
+        const int64_t row_pointers = lines_per_row * line, distance = DEPTHWISE_COLS * g->col_step * g->col_stride;
+        for (int64_t i = columns->inside * row_pointers; i < columns->outside * row_pointers; i++) columns->pixels[i] += distance;
     } else {
-        const float **pixel = columns->pixels;
+        const float **pixels = columns->pixels;
         for (int64_t r = 0; r < columns->rows; r++) {
-            const float *row = columns->row + (r - columns->inside) * g->tap_row_step * g->row_stride;
             const int row_inside = r >= columns->inside && r < columns->outside;
-            for (int64_t s = 0; s < lines_per_row; s++) {
-                int64_t col = start + s * g->tap_col_step;
-                for (int64_t j = 0; j < inputs; j++, col += step)
-                    *pixel++ = row_inside && col >= 0 && col < g->cols ? row + col * g->col_stride : columns->zeros;
+            const float *row = row_inside ? columns->x + (columns->first_row + r * g->tap_row_step) % columns->kept * g->row_stride : NULL;
+            for (int64_t s = 0; s < lines_per_row; s++, pixels += line) {
+                const int64_t col = start + s * g->tap_col_step;
+                if (row_inside && inside)
+                    for (int64_t j = 0; j < inputs; j++) pixels[j] = row + (col + j * step) * g->col_stride;
+                else
+                    for (int64_t j = 0; j < inputs; j++)
+                        pixels[j] = row_inside && col + j * step >= 0 && col + j * step < g->cols ? row + (col + j * step) * g->col_stride : columns->zeros;
             }
         }
     }
     columns->next_tile = inside && cols == DEPTHWISE_COLS ? b + cols : -1;
+}
+
+/* Grid rows row_begin..row_end-1 of `count` channels; weights, bias, residual and y are those of the first channel, y and
+ * residual at the image. */
+static void depthwise_rows(const struct depthwise_params *p, struct columns *columns, int64_t row_begin, int64_t row_end,
+                           int64_t count, const float *weights, const float *bias, const float *residual, float *y) {
+    const int pairs = columns_pair(columns);
+    for (int64_t row = row_begin; row < row_end;) {
+        const int pair = pairs && row + 1 < row_end;
+        depthwise_tile *const *tiles = pair ? columns->variant->pair_tiles : columns->variant->tiles;
+        if (pair)
+            columns_turn_pair(columns, row);
+        else
+            columns_turn(columns, row);
+        for (int64_t col = 0; col < p->grid_cols; col += DEPTHWISE_COLS) {
+            const int64_t cols = min_i64(DEPTHWISE_COLS, p->grid_cols - col);
+            const int64_t offset = row * p->out_row_stride + col * p->out_col_stride;
+            columns_point(columns, col, cols);
+            tiles[cols](p, count, columns->pixels, columns->lines, weights + columns->first_tap * p->tap_cols * p->channels,
+                        bias, residual ? residual + offset : NULL, y + offset);
+        }
+        row += 1 + pair;
+    }
 }
 
 void KERNEL(depthwise)(const void *params, void *const *buffers, int64_t task, void *scratch) {
@@ -161,32 +188,13 @@ void KERNEL(depthwise)(const void *params, void *const *buffers, int64_t task, v
     const int64_t row_begin = task / channel_blocks % row_blocks * p->row_block;
     const int64_t row_end = min_i64(p->grid_rows, row_begin + p->row_block);
     const int64_t image = task / channel_blocks / row_blocks;
-
-    const float *x = (const float *)buffers[0] + image * p->image_stride + channel;
-    const float *weights = (const float *)buffers[1] + channel;
-    const float *bias = buffers[2] ? (const float *)buffers[2] + channel : NULL;
-    const float *residual = buffers[3];
-    float *y = buffers[4];
+    const int64_t place = channel + p->out_offset + image * p->out_image_stride;
+    const float *bias = buffers[2], *residual = buffers[3];
 
     struct columns columns = columns_start(params, p->channel_block, scratch);
-    const int pairs = columns_pair(&columns);
-    for (int64_t row = row_begin; row < row_end;) {
-        const int pair = pairs && row + 1 < row_end;
-        depthwise_tile *const *tiles = pair ? columns.variant->pair_tiles : columns.variant->tiles;
-        if (pair)
-            columns_turn_pair(&columns, x, row);
-        else
-            columns_turn(&columns, x, row);
-        for (int64_t col = 0; col < p->grid_cols; col += DEPTHWISE_COLS) {
-            const int64_t cols = min_i64(DEPTHWISE_COLS, p->grid_cols - col);
-            const int64_t offset = channel + p->out_offset + image * p->out_image_stride + row * p->out_row_stride +
-                                   col * p->out_col_stride;
-            columns_point(&columns, col, cols);
-            tiles[cols](p, count, columns.pixels, columns.lines, weights + columns.first_tap * p->tap_cols * p->channels,
-                        bias, residual ? residual + offset : NULL, y + offset);
-        }
-        row += 1 + pair;
-    }
+    columns.x = (const float *)buffers[0] + image * p->image_stride + channel;
+    depthwise_rows(p, &columns, row_begin, row_end, count, (const float *)buffers[1] + channel, bias ? bias + channel : NULL,
+                   residual ? residual + place : NULL, (float *)buffers[4] + place);
 }
 
 void KERNEL(depthwise_weight_gradient)(const void *params, void *const *buffers, int64_t task, void *scratch) {
@@ -206,10 +214,11 @@ void KERNEL(depthwise_weight_gradient)(const void *params, void *const *buffers,
         const int64_t image = line / p->grid_rows, row = line % p->grid_rows;
         const int pair = pairs && line + 1 < line_end && row + 1 < p->grid_rows;
         const float *dy_row = dy + image * p->out_image_stride + row * p->out_row_stride;
+        columns.x = x + image * p->image_stride;
         if (pair)
-            columns_turn_pair(&columns, x + image * p->image_stride, row);
+            columns_turn_pair(&columns, row);
         else
-            columns_turn(&columns, x + image * p->image_stride, row);
+            columns_turn(&columns, row);
         for (int64_t col = 0; col < p->grid_cols; col += DEPTHWISE_COLS) {
             const int64_t cols = min_i64(DEPTHWISE_COLS, p->grid_cols - col);
             const float *dy_tile = dy_row + col * p->out_col_stride;

@@ -2,7 +2,8 @@
  * by conv_depthwise.c once for each (TAPS, STRIDE, COLS); defines depthwise_<TAPS>_<STRIDE>_<COLS> and, for the gradient
  * of the weights, depthwise_gradient_<TAPS>_<STRIDE>_<COLS>.
  *
- *     columns   lines x INPUTS pointers to the pixels of x (or to zeros), one line of pointers for each line of TAPS taps
+ *     columns   lines of LINE pointers to the pixels of x (or to zeros), one for each line of TAPS taps; INPUTS of a line are
+ *               in use, all of them where COLS is DEPTHWISE_COLS
  *     TAPS = 3, STRIDE = 1, COLS = 4, one line:      x0 x1 x2 x3 x4 x5
  *                                         y0 <- w    0  1  2
  *                                         y1 <- w       0  1  2         every x is loaded once,
@@ -14,6 +15,7 @@
  * TAPS = 1 with STRIDE = 1 serves all other kernels: every tap is a line of its own. */
 
 #define INPUTS ((COLS - 1) * STRIDE + TAPS)
+#define LINE ((DEPTHWISE_COLS - 1) * STRIDE + TAPS)
 #define PASTE(name, taps, stride, cols) name##_##taps##_##stride##_##cols
 #define NAME(name, taps, stride, cols) PASTE(name, taps, stride, cols)
 #define LIST_PASTE(count) COLS_##count
@@ -38,7 +40,7 @@ ALWAYS_INLINE void NAME(depthwise_lanes, TAPS, STRIDE, COLS)(
     const float *w = weights + c;
     (void)col_stride;
     EACH_COL(START)
-    for (int64_t line = 0; line < lines; line++, columns += INPUTS, w += TAPS * channels) {
+    for (int64_t line = 0; line < lines; line++, columns += LINE, w += TAPS * channels) {
         UNROLL(32)
         for (int64_t j = 0; j < INPUTS; j++) {
             const vf x = LOAD(columns[j] + c);
@@ -86,7 +88,7 @@ ALWAYS_INLINE void NAME(depthwise_pair_lanes, TAPS, STRIDE, COLS)(
     for (int64_t i = 0; i < TAPS + STRIDE; i++) {
         UNROLL(16)
         for (int64_t j = 0; j < INPUTS; j++) {
-            const vf x = LOAD(columns[i * INPUTS + j] + c);
+            const vf x = LOAD(columns[i * LINE + j] + c);
             EACH_COL(USE_PAIR)
         }
     }
@@ -125,7 +127,7 @@ ALWAYS_INLINE void NAME(depthwise_gradient_lanes, TAPS, STRIDE, COLS)(
     float *part = parts + c;
     (void)col_stride;
     EACH_COL(LOAD_DY)
-    for (int64_t line = 0; line < lines; line++, columns += INPUTS, part += TAPS * channels) {
+    for (int64_t line = 0; line < lines; line++, columns += LINE, part += TAPS * channels) {
         EACH_TAP(START_TAP)
         UNROLL(32)
         for (int64_t j = 0; j < INPUTS; j++) {
@@ -174,7 +176,7 @@ ALWAYS_INLINE void NAME(depthwise_gradient_pair_lanes, TAPS, STRIDE, COLS)(
     for (int64_t i = 0; i < TAPS + STRIDE; i++) {
         UNROLL(16)
         for (int64_t j = 0; j < INPUTS; j++) {
-            const vf x = LOAD(columns[i * INPUTS + j] + c);
+            const vf x = LOAD(columns[i * LINE + j] + c);
             EACH_COL(GIVE_PAIR)
         }
     }
@@ -201,6 +203,7 @@ static void NAME(depthwise_gradient_pair, TAPS, STRIDE, COLS)(int64_t count, int
 #undef START_TAPS
 #undef STORE_TAPS
 #undef INPUTS
+#undef LINE
 #undef PASTE
 #undef NAME
 #undef LIST_PASTE

@@ -89,33 +89,31 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 #endif
 
 #define FETCH(r) __builtin_prefetch(&A(r));
-#define LOAD_BIAS(r, v) const TV bias##v = end->bias ? TV_(load_until)(end->bias, v * TL, end->lanes) : (TV){0};
-#define ADD_BIAS(r, v) s##r##_##v += bias##v;
-#define ADD_BIAS_ROW(r) EACH_VECTOR(ADD_BIAS, r)
-#define ADD_RESIDUAL(r, v) s##r##_##v += TV_(load_until)(end->residual + end->offsets[r], v * TL, end->lanes);
+#define LOAD_BIAS(r, v) const TV bias##v = y && end->bias ? TV_(load_until)(end->bias, v * TL, lanes) : (TV){0};
+#define START_BIAS(r, v) TV s##r##_##v = bias##v;
+#define START_BIAS_ROW(r) EACH_VECTOR(START_BIAS, r)
+#define ADD_RESIDUAL(r, v) s##r##_##v += TV_(load_until)(residual + offsets[r], v * TL, lanes);
 #define ADD_RESIDUAL_ROW(r) EACH_VECTOR(ADD_RESIDUAL, r)
-#define STORE_CLIPPED(r, v) TV_(store)(y + v * TL, TV_(clip)(s##r##_##v, end->low, end->high));
-#define STORE_CLIPPED_ROW(r)                                                                                           \
-    {                                                                                                                  \
-        float *y = end->y + end->offsets[r];                                                                           \
-        EACH_VECTOR(STORE_CLIPPED, r)                                                                                  \
-    }
-#define STORE_CLIPPED_LANES(r, v) TV_(store_until)(y, TV_(clip)(s##r##_##v, end->low, end->high), v * TL, end->lanes);
-#define STORE_CLIPPED_LANES_ROW(r)                                                                                     \
-    {                                                                                                                  \
-        float *y = end->y + end->offsets[r];                                                                           \
-        EACH_VECTOR(STORE_CLIPPED_LANES, r)                                                                            \
-    }
+#define CLIP(r, v) s##r##_##v = TV_(clip)(s##r##_##v, low, high);
+#define CLIP_ROW(r) EACH_VECTOR(CLIP, r)
+#define STORE_END(r, v) TV_(store)(y + offsets[r] + v * TL, s##r##_##v);
+#define STORE_END_ROW(r) EACH_VECTOR(STORE_END, r)
+#define STORE_LANES(r, v) TV_(store_until)(y + offsets[r], s##r##_##v, v * TL, lanes);
+#define STORE_LANES_ROW(r) EACH_VECTOR(STORE_LANES, r)
 
 #define FETCH_END(r, v)                                                                                                \
-    __builtin_prefetch(end->y + end->offsets[r] + v * TL, 1);                                                          \
-    if (end->residual) __builtin_prefetch(end->residual + end->offsets[r] + v * TL);
+    __builtin_prefetch(y + offsets[r] + v * TL, 1);                                                                    \
+    if (residual) __builtin_prefetch(residual + offsets[r] + v * TL);
 #define FETCH_END_ROW(r) EACH_VECTOR(FETCH_END, r)
 
 static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const float *a, const float *panel,
                                            int64_t panel_stride, const struct tile_end *end) {
-    if (end->y) { EACH_ROW(FETCH_END_ROW) } /* Stores wait for their lines one by one; now these come while there is work. */
-    EACH_ROW(ZERO_ROW)
+    float *y = end->y;
+    const float *residual = end->residual;
+    const int64_t *offsets = end->offsets, lanes = end->lanes;
+    if (y) { EACH_ROW(FETCH_END_ROW) } /* Stores wait for their lines one by one; now these come while there is work. */
+    EACH_VECTOR(LOAD_BIAS, 0)
+    EACH_ROW(START_BIAS_ROW)
     const int64_t stride = rows->row_stride, chunk_stride = rows->chunk_stride;
     for (int64_t segment = 0; segment < rows->segments; segment++, a += rows->segment_stride) {
         const float *row0 = a, *row3 = a + 3 * stride, *row6 = a + 6 * stride, *row9 = a + 9 * stride,
@@ -137,17 +135,17 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
     float *sums = end->sums;
     const int64_t sums_stride = end->sums_stride;
     if (end->accumulate) { EACH_ROW(ADD_STORED_ROW) }
-    if (!end->y) {
+    if (!y) {
         EACH_ROW(STORE_ROW)
         return;
     }
-    EACH_VECTOR(LOAD_BIAS, 0)
-    EACH_ROW(ADD_BIAS_ROW)
-    if (end->residual) { EACH_ROW(ADD_RESIDUAL_ROW) }
-    if (end->lanes == VECTORS * TL) {
-        EACH_ROW(STORE_CLIPPED_ROW)
+    if (residual) { EACH_ROW(ADD_RESIDUAL_ROW) }
+    const float low = end->low, high = end->high;
+    if (low > -__builtin_inff() || high < __builtin_inff()) { EACH_ROW(CLIP_ROW) }
+    if (lanes == VECTORS * TL) {
+        EACH_ROW(STORE_END_ROW)
     } else {
-        EACH_ROW(STORE_CLIPPED_LANES_ROW)
+        EACH_ROW(STORE_LANES_ROW)
     }
 }
 
@@ -173,14 +171,16 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef FETCH_END
 #undef FETCH_END_ROW
 #undef LOAD_BIAS
-#undef ADD_BIAS
-#undef ADD_BIAS_ROW
+#undef START_BIAS
+#undef START_BIAS_ROW
 #undef ADD_RESIDUAL
 #undef ADD_RESIDUAL_ROW
-#undef STORE_CLIPPED
-#undef STORE_CLIPPED_ROW
-#undef STORE_CLIPPED_LANES
-#undef STORE_CLIPPED_LANES_ROW
+#undef CLIP
+#undef CLIP_ROW
+#undef STORE_END
+#undef STORE_END_ROW
+#undef STORE_LANES
+#undef STORE_LANES_ROW
 #undef TV
 #undef TL
 #undef TV_

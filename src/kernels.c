@@ -16,6 +16,7 @@ KERNELS(X)
 #include "conv_spread.c"
 #include "conv_weight_gradient.c"
 #include "conv_depthwise.c"
+#include "conv_expanded.c"
 #include "winograd.c"
 #include "winograd_gradient.c"
 

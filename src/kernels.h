@@ -45,6 +45,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(spread_lines, struct spread_lines_params, 3)                                                                     \
     X(sum_parts, struct sum_parts_params, 2)                                                                           \
     X(depthwise, struct depthwise_params, 5)                                                                           \
+    X(expanded_depthwise, struct expanded_depthwise_params, 7)                                                         \
     X(depthwise_weight_gradient, struct depthwise_weight_gradient_params, 3)                                           \
     X(winograd_filters, struct winograd_filters_params, 2)                                                             \
     X(winograd_inputs, struct winograd_params, 3)                                                                      \

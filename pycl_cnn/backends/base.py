@@ -160,8 +160,12 @@ class Backend:
         """Choose algorithms and lay out memory."""
         check_precision("compile", precision)
         protect(graph)
+        self.join(graph, force or {})
         self.settle(graph, device, force or {}, precision)
         return make_plan(graph, lambda node: node.algorithm.workspace(node, device), device.largest)
+
+    def join(self, graph: Graph, force: Mapping[str, str]) -> None:
+        """Replace nodes by operations of the backend's own that do the work of several; none by default."""
 
     def settle(self, graph: Graph, device: Device, force: Mapping[str, str], precision: str) -> None:
         """Choose an algorithm for every node of a protected graph that has none."""

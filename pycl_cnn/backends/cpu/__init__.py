@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from ...graph import Graph
 from ...plan import Plan
 from ..base import Backend, Device, Program
 from ..ceilings import Ceilings, machine_key, remembered
@@ -17,7 +18,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
 
-    families = ("winograd", "batch_norm", "conv", "dropout", "loss", "matmul", "max_pool", "movement", "optimizer", "pointwise", "reduce", "resample", "softmax")
+    families = ("winograd", "batch_norm", "conv", "dropout", "expanded", "loss", "matmul", "max_pool", "movement", "optimizer", "pointwise", "reduce", "resample", "softmax")
 
     def devices(self) -> Sequence[Device]:
         return [Device("cpu", 0, processor_name(), "cpu", "native", f"Cython, {_kernels.active_isa()}", memory())]
@@ -26,6 +27,11 @@ class CpuBackend(Backend):
         from .ceilings import measure
 
         return remembered(machine_key(device.name, device.driver, f"{get_num_threads()} threads"), measure)
+
+    def join(self, graph: Graph, force: Mapping[str, str]) -> None:
+        from .expanded import join_expansions
+
+        join_expansions(graph, force)
 
     def link(self, plan: Plan, device: Device) -> Program:
         return CpuProgram(plan, device)
