@@ -34,7 +34,7 @@ static void expand_rows(const struct expansion *to, int64_t row_begin, int64_t r
     const struct expanded_depthwise_params *p = to->params;
     const struct epilogue e = epilogue(p->expand_activation, p->expand_alpha, p->expand_beta);
     const int64_t width = p->panel_width, pixels = (row_end - row_begin) * p->cols, tiles = ceil_div(pixels, most_rows(width));
-    const struct tile_rows layout = {.row_stride = p->reds, .chunk_stride = CHUNK, .segments = 1, .segment_length = p->reds};
+    struct tile_rows layout = {.row_stride = p->reds, .chunk_stride = CHUNK, .segments = 1, .segment_length = p->reds};
     const float *x = to->x + row_begin * p->row_stride;
     int64_t *offset = to->offsets;
     for (int64_t row = row_begin; row < row_end; row++)
@@ -46,12 +46,14 @@ static void expand_rows(const struct expansion *to, int64_t row_begin, int64_t r
         gemm_rows_tile *const *sizes = rows_tiles(width, lanes);
         struct tile_end end = {.sums = to->sums, .sums_stride = width, .lanes = lanes, .low = e.low, .high = e.high, .bias = bias,
                                .y = e.clips ? y : NULL};
-        for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
+        for (int64_t tile = 0, first = 0; tile < tiles; tile += layout.tiles) {
             const int64_t rows = tile_rows(pixels, tiles, tile);
+            layout.tiles = e.clips ? tiles_alike(pixels, tiles, tile) : 1;
+            layout.tile_stride = rows * p->reds;
             end.offsets = to->offsets + first;
             sizes[rows](&layout, x + first * p->reds, to->weights + channel * p->reds, width, &end);
             if (!e.clips) store_tile(e, end.sums, width, rows, lanes, bias, NULL, y, end.offsets);
-            first += rows;
+            first += rows * layout.tiles;
         }
     }
 }

@@ -27,11 +27,13 @@ static void store_tile(struct epilogue e, const float *sums, int64_t sums_stride
 }
 
 static void pixel_offsets(const struct igemm_params *p, int64_t begin, int64_t count, int64_t *offsets) {
-    const struct patch_geometry *g = (const struct patch_geometry *)p;
-    struct pixel pixel = pixel_at(g, begin);
-    for (int64_t i = 0; i < count; i++, pixel_next(g, &pixel))
-        offsets[i] = p->out_offset + pixel.image * p->out_image_stride + pixel.row * p->out_row_stride +
-                     pixel.col * p->out_col_stride;
+    for (int64_t line = begin / p->grid_cols, col = begin % p->grid_cols; count > 0; line++, col = 0) {
+        const int64_t cols = min_i64(count, p->grid_cols - col), stride = p->out_col_stride;
+        const int64_t place = p->out_offset + line / p->grid_rows * p->out_image_stride + line % p->grid_rows * p->out_row_stride + col * stride;
+        for (int64_t i = 0; i < cols; i++) offsets[i] = place + i * stride;
+        offsets += cols;
+        count -= cols;
+    }
 }
 
 void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void *scratch) {
@@ -78,20 +80,23 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
                                    .low = e.low, .high = e.high, .bias = bias ? bias + channel : NULL,
                                    .residual = residual ? residual + channel : NULL,
                                    .y = k_end == reds && e.clips ? y + channel : NULL};
-            for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
+            /* Tiles come one by one where each is copied first, or has its sums finished here. */
+            const int copied = panel == panel_begin && !in_place, finished = k_end == reds && !e.clips;
+            struct tile_rows layout = {.row_stride = in_place ? p->col_stride : CHUNK, .segments = 1, .segment_length = k_count};
+            for (int64_t tile = 0, first = 0; tile < tiles; tile += layout.tiles) {
                 const int64_t rows = tile_rows(count, tiles, tile);
                 const float *a = in_place ? x + first * p->col_stride + k_begin : packed + first * row_floats;
-                const struct tile_rows layout = {.row_stride = in_place ? p->col_stride : CHUNK,
-                                                 .chunk_stride = in_place ? CHUNK : rows * CHUNK,
-                                                 .segments = 1, .segment_length = k_count};
-                if (panel == panel_begin && k_count && !in_place)
+                layout.tiles = copied || finished ? 1 : tiles_alike(count, tiles, tile);
+                layout.tile_stride = rows * (in_place ? p->col_stride : row_floats);
+                layout.chunk_stride = in_place ? CHUNK : rows * CHUNK;
+                if (copied && k_count)
                     patches_read(&reader, &pixel, rows, k_begin, k_end, packed + first * row_floats, CHUNK, rows * CHUNK, CHUNK);
                 end.sums = sums + (blocked ? ((panel - panel_begin) * count + first) * width : 0);
                 end.offsets = offsets + first;
                 sizes[rows](&layout, a, weights + (panel * reds + k_begin) * width, width, &end);
-                if (k_end == reds && !e.clips)
+                if (finished)
                     store_tile(e, end.sums, width, rows, lanes, end.bias, end.residual, y + channel, offsets + first);
-                first += rows;
+                first += rows * layout.tiles;
             }
         }
         k_begin = k_end;

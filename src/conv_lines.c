@@ -71,7 +71,7 @@ void KERNEL(conv_lines)(const void *params, void *const *buffers, int64_t task, 
     const float *weights = buffers[1], *bias = buffers[2], *residual = buffers[3];
     const int64_t reds = p->tap_rows * p->tap_cols * p->channels;
     const int64_t tiles = ceil_div(p->grid_cols, most_rows(width)), distance = p->col_step * p->channels;
-    const struct tile_rows layout = {.row_stride = distance, .chunk_stride = CHUNK, .segments = p->tap_rows,
+    const struct tile_rows layout = {.tiles = 1, .row_stride = distance, .chunk_stride = CHUNK, .segments = p->tap_rows,
                                      .segment_length = p->tap_cols * p->channels,
                                      .segment_stride = p->tap_row_step * seen.row_stride};
     int64_t offsets[MR];

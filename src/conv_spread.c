@@ -18,7 +18,7 @@ void KERNEL(spread_lines)(const void *params, void *const *buffers, int64_t task
     const int64_t tiles = ceil_div(p->grid_cols, most_rows(width)), dy_row = p->grid_cols * p->outs, floats = p->cols * p->channels;
     const int64_t end = min_i64(p->images * p->rows, (task + 1) * p->line_block);
     float *sums = scratch, *line = sums + TILE_FLOATS;
-    struct tile_rows layout = {.row_stride = p->outs, .chunk_stride = CHUNK, .segment_length = p->outs, .segment_stride = -dy_row};
+    struct tile_rows layout = {.tiles = 1, .row_stride = p->outs, .chunk_stride = CHUNK, .segment_length = p->outs, .segment_stride = -dy_row};
     const struct tile_end to_sums = {.sums = sums, .sums_stride = width};
     for (int64_t i = task * p->line_block; i < end; i++) {
         const int64_t image = i / p->rows, row = i % p->rows + p->pad_top;

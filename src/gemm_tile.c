@@ -27,14 +27,15 @@ static inline void vh_store_until(float *y, vh value, int64_t i, int64_t end) {
 typedef void gemm_tile(int64_t reds, const float *a, int64_t a_stride, const float *panel, int64_t panel_stride,
                                float *sums, int64_t sums_stride, int accumulate);
 
-/* Where the rows of a tile lie: float k of segment s of row r is
- * a[s * segment_stride + (k / CHUNK) * chunk_stride + k % CHUNK + r * row_stride]. */
+/* Where the rows of some tiles lie: float k of segment s of row r of tile t is
+ * a[t * tile_stride + s * segment_stride + (k / CHUNK) * chunk_stride + k % CHUNK + r * row_stride]. */
 struct tile_rows {
+    int64_t tiles, tile_stride;
     int64_t row_stride, chunk_stride;
     int64_t segments, segment_length, segment_stride;
 };
 
-/* Where the sums of a tile come from and go to. */
+/* Where the sums of the tiles, one row behind the other, come from and go to. */
 struct tile_end {
     float *sums; /* so far, and from now on unless there is y */
     int64_t sums_stride;
@@ -165,4 +166,9 @@ static inline gemm_tile *const *columns_tiles(int64_t lanes) {
 /* Rows of the tile-th of `tiles` tiles when `count` rows are shared out evenly; the larger ones come first. */
 static inline int64_t tile_rows(int64_t count, int64_t tiles, int64_t tile) {
     return count / tiles + (tile < count % tiles);
+}
+
+/* Tiles from the tile-th on that have as many rows as that. */
+static inline int64_t tiles_alike(int64_t count, int64_t tiles, int64_t tile) {
+    return (tile < count % tiles ? count % tiles : tiles) - tile;
 }

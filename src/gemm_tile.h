@@ -11,7 +11,8 @@
  * pixels:  a is [row][CHUNK] for each CHUNK of k, chunk_stride apart: one base pointer, constant distances.
  * columns: a is [k][a_stride], as weight_gradient sees dy.
  * rows:    a lies as struct tile_rows says, in x itself or copied; every third row has a pointer, the others are one or
- *          two strides away. The sums may end in y, through bias, residual and clip, without a detour through memory.
+ *          two strides away. The sums may end in y, through bias, residual and clip, without a detour through memory. A call
+ *          does several tiles: what begins and ends a call would cost as much as a dozen steps of each.
  *
  * The accumulators have names, because the compilers keep an array of vectors in memory.
  *
@@ -106,46 +107,47 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
     if (residual) __builtin_prefetch(residual + offsets[r] + v * TL);
 #define FETCH_END_ROW(r) EACH_VECTOR(FETCH_END, r)
 
-static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const float *a, const float *panel,
+static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const float *first, const float *whole_panel,
                                            int64_t panel_stride, const struct tile_end *end) {
-    float *y = end->y;
+    const int64_t stride = rows->row_stride, chunk_stride = rows->chunk_stride, sums_stride = end->sums_stride, lanes = end->lanes;
+    const int64_t *offsets = end->offsets;
     const float *residual = end->residual;
-    const int64_t *offsets = end->offsets, lanes = end->lanes;
-    if (y) { EACH_ROW(FETCH_END_ROW) } /* Stores wait for their lines one by one; now these come while there is work. */
-    EACH_VECTOR(LOAD_BIAS, 0)
-    EACH_ROW(START_BIAS_ROW)
-    const int64_t stride = rows->row_stride, chunk_stride = rows->chunk_stride;
-    for (int64_t segment = 0; segment < rows->segments; segment++, a += rows->segment_stride) {
-        const float *row0 = a, *row3 = a + 3 * stride, *row6 = a + 6 * stride, *row9 = a + 9 * stride,
-                    *row12 = a + 12 * stride;
-        int64_t reds = rows->segment_length;
-#define A(r) ((r) < 3 ? row0 : (r) < 6 ? row3 : (r) < 9 ? row6 : (r) < 12 ? row9 : row12)[(r) % 3 * stride + k]
-        for (; reds >= CHUNK; reds -= CHUNK) {
-            UNROLL(4)
-            for (int64_t k = 0; k < CHUNK; k++) STEP
-            { /* What the next tile reads in place may still be in memory, and 14 lines are too many for the processor to foresee. */
-                const int64_t k = ROWS * stride;
-                EACH_ROW(FETCH)
-            }
-            row0 += chunk_stride, row3 += chunk_stride, row6 += chunk_stride, row9 += chunk_stride, row12 += chunk_stride;
-        }
-        for (int64_t k = 0; k < reds; k++) STEP
-#undef A
-    }
-    float *sums = end->sums;
-    const int64_t sums_stride = end->sums_stride;
-    if (end->accumulate) { EACH_ROW(ADD_STORED_ROW) }
-    if (!y) {
-        EACH_ROW(STORE_ROW)
-        return;
-    }
-    if (residual) { EACH_ROW(ADD_RESIDUAL_ROW) }
     const float low = end->low, high = end->high;
-    if (low > -__builtin_inff() || high < __builtin_inff()) { EACH_ROW(CLIP_ROW) }
-    if (lanes == VECTORS * TL) {
-        EACH_ROW(STORE_END_ROW)
-    } else {
-        EACH_ROW(STORE_LANES_ROW)
+    float *sums = end->sums, *y = end->y;
+    for (int64_t tile = 0; tile < rows->tiles; tile++, offsets += ROWS, sums += ROWS * sums_stride) {
+        if (y) { EACH_ROW(FETCH_END_ROW) } /* Stores wait for their lines one by one; now these come while there is work. */
+        EACH_VECTOR(LOAD_BIAS, 0)
+        EACH_ROW(START_BIAS_ROW)
+        const float *a = first + tile * rows->tile_stride, *panel = whole_panel;
+        for (int64_t segment = 0; segment < rows->segments; segment++, a += rows->segment_stride) {
+            const float *row0 = a, *row3 = a + 3 * stride, *row6 = a + 6 * stride, *row9 = a + 9 * stride,
+                        *row12 = a + 12 * stride;
+            int64_t reds = rows->segment_length;
+#define A(r) ((r) < 3 ? row0 : (r) < 6 ? row3 : (r) < 9 ? row6 : (r) < 12 ? row9 : row12)[(r) % 3 * stride + k]
+            for (; reds >= CHUNK; reds -= CHUNK) {
+                UNROLL(4)
+                for (int64_t k = 0; k < CHUNK; k++) STEP
+                { /* What the next tile reads in place may still be in memory, and 14 lines are too many for the processor to foresee. */
+                    const int64_t k = ROWS * stride;
+                    EACH_ROW(FETCH)
+                }
+                row0 += chunk_stride, row3 += chunk_stride, row6 += chunk_stride, row9 += chunk_stride, row12 += chunk_stride;
+            }
+            for (int64_t k = 0; k < reds; k++) STEP
+#undef A
+        }
+        if (end->accumulate) { EACH_ROW(ADD_STORED_ROW) }
+        if (!y) {
+            EACH_ROW(STORE_ROW)
+            continue;
+        }
+        if (residual) { EACH_ROW(ADD_RESIDUAL_ROW) }
+        if (low > -__builtin_inff() || high < __builtin_inff()) { EACH_ROW(CLIP_ROW) }
+        if (lanes == VECTORS * TL) {
+            EACH_ROW(STORE_END_ROW)
+        } else {
+            EACH_ROW(STORE_LANES_ROW)
+        }
     }
 }
 
