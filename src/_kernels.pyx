@@ -449,6 +449,7 @@ cdef extern from "winograd.h" nogil:
     int64_t winograd_products(const winograd_form *f)
     int64_t winograd_side(const winograd_form *f)
     int64_t winograd_depth(const winograd_form *f, int64_t channels)
+    bint winograd_phases_share(const winograd_form *f, int64_t channels)
     struct winograd_filters_members "winograd_filters_params":
         int64_t tile, kernel, step, panels, floats
     struct winograd_members "winograd_params":
@@ -456,13 +457,13 @@ cdef extern from "winograd.h" nogil:
         int64_t panel_width, tile_block, panel_block, transformed, taps, activation
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":
-        int64_t images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
+        int64_t tile, kernel, step, images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
         int64_t parts, group_rows, group_block, channel_block, tile_block, transformed
     int64_t winograd_gradient_tiles(const winograd_gradient_members *p)
     int64_t winograd_gradient_groups(const winograd_gradient_members *p)
     int64_t winograd_gradient_inputs_stride(const winograd_gradient_members *p)
     int64_t winograd_gradient_outputs_stride(const winograd_gradient_members *p)
-    enum: WINOGRAD_FREQUENCIES
+    int64_t winograd_gradient_frequencies(const winograd_gradient_members *p)
     int64_t winograd_gradient_tasks(const winograd_gradient_members *p)
     int64_t winograd_gradient_scratch_bytes(const winograd_gradient_members *p)
     int64_t winograd_filters_tasks(const winograd_filters_members *p)
@@ -605,8 +606,8 @@ def winograd_gradient_workspace(bytes params not None):
         raise ValueError(f"[winograd_gradient_workspace] these are not params of winograd_gradient: {len(params)} bytes")
     if not p.transformed:
         return 0, 0
-    return (4 * WINOGRAD_FREQUENCIES * winograd_gradient_inputs_stride(p),
-            4 * WINOGRAD_FREQUENCIES * winograd_gradient_outputs_stride(p))
+    return (4 * winograd_gradient_frequencies(p) * winograd_gradient_inputs_stride(p),
+            4 * winograd_gradient_frequencies(p) * winograd_gradient_outputs_stride(p))
 
 
 # Default sizes of tasks. They depend on the sizes of the operation and on the instruction set, never on the number of
@@ -751,12 +752,15 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t tiles, i
     return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0, "taps": 0}
 
 
-def winograd_gradient_blocks(int64_t tiles, int64_t outs, int64_t channels, isa=None):
+def winograd_gradient_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t tiles, int64_t outs, int64_t channels, isa=None):
     """Default sizes of winograd_gradient's tasks, as a dict: the members from parts on."""
-    cdef int64_t rows = tile_rows(isa), groups = conv_blocks(outs, rows)
+    cdef winograd_form form = winograd_form(tile, kernel, step)
+    cdef int64_t rows = tile_rows(isa), groups = conv_blocks(outs, rows), phases = step * step
+    if winograd_phases_share(&form, channels):
+        phases, channels = 1, 4 * channels
     cdef int64_t channel_block = min(64, conv_round(channels, panel_width(isa)))
     cdef int64_t group_block = groups if outs <= 64 else 56 // rows
-    cdef int64_t blocks = conv_blocks(groups, group_block) * conv_blocks(channels, channel_block)
+    cdef int64_t blocks = conv_blocks(groups, group_block) * phases * conv_blocks(channels, channel_block)
     cdef int64_t parts = max(1, min(conv_blocks(FEWEST_TASKS, blocks), tiles // 64))
     return {"parts": parts, "group_rows": rows, "group_block": group_block, "channel_block": channel_block,
             "tile_block": min(16, tiles), "transformed": blocks > 1}

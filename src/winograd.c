@@ -48,6 +48,11 @@ static const struct phase_place {
     int64_t row, col;
 } phase_places[] = {{0, 1}, {0, 0}, {1, 0}, {1, 1}};
 
+/* That of a stride of 1 is the whole, and the second phase begins where the tile does. */
+enum { FULL_PHASE = 1 };
+
+static struct phase_place phase_at(const struct winograd_form *f, int64_t phase) { return phase_places[f->step == 1 ? FULL_PHASE : phase]; }
+
 /* A tile of side x side pixels of CHUNK floats each with the channels of all phases, up to 4 of each; zero outside of the image. */
 static void gather_phases(const struct winograd_input *p, const float *image, int64_t row, int64_t col, int64_t side, float *pixels) {
     const int64_t row_floats = p->cols * p->stride, channels = p->channels, bottom = row + 2 * side, right = col + 2 * side;
@@ -108,18 +113,25 @@ struct winograd_transforms {
     void (*filters)(int64_t row, const struct winograd_taps *p, float *u, int64_t stride, float *last);
     void (*input)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
                   int64_t frequency_stride, int64_t block, int64_t block_stride);
-    void (*phases)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v, int64_t frequency_stride);
+    void (*phases)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
+                   int64_t frequency_stride, int64_t block, int64_t block_stride);
     void (*output)(const float *m, int64_t frequency_stride, const struct winograd_output *out, int64_t rows, int64_t cols);
+    void (*gradient)(const float *dy, int64_t row_stride, int64_t outs, int64_t end, int64_t down, int64_t across, int64_t rows,
+                     float *z, int64_t frequency_stride);
+    void (*filter_gradient)(const float *u, int64_t frequency_stride, vf *taps);
 };
 
 /* [taps][tile] */
 static const struct winograd_transforms winograd_transforms[5][7] = {
-    [3][2] = {transform_filters_2x3, transform_input_2x3, NULL, transform_output_2x3},
-    [3][4] = {transform_filters_4x3, transform_input_4x3, NULL, transform_output_4x3},
-    [3][6] = {transform_filters_6x3, transform_input_6x3, NULL, transform_output_6x3},
-    [2][2] = {transform_filters_2x2, transform_input_2x2, transform_phases_2x2, transform_output_2x2},
-    [2][4] = {transform_filters_4x2, transform_input_4x2, transform_phases_4x2, transform_output_4x2},
-    [4][4] = {transform_filters_4x4, transform_input_4x4, transform_phases_4x4, transform_output_4x4},
+    [3][2] = {transform_filters_2x3, transform_input_2x3, NULL, transform_output_2x3, NULL, NULL},
+    [3][4] = {transform_filters_4x3, transform_input_4x3, NULL, transform_output_4x3,
+              transform_gradient_4x3, transform_filter_gradient_4x3},
+    [3][6] = {transform_filters_6x3, transform_input_6x3, NULL, transform_output_6x3, NULL, NULL},
+    [2][2] = {transform_filters_2x2, transform_input_2x2, transform_phases_2x2, transform_output_2x2, NULL, NULL},
+    [2][4] = {transform_filters_4x2, transform_input_4x2, transform_phases_4x2, transform_output_4x2,
+              transform_gradient_4x2, transform_filter_gradient_4x2},
+    [4][4] = {transform_filters_4x4, transform_input_4x4, transform_phases_4x4, transform_output_4x4,
+              transform_gradient_4x4, transform_filter_gradient_4x4},
 };
 
 static const struct winograd_transforms *transforms_of(const struct winograd_form *f) {
@@ -133,7 +145,7 @@ static void transform_row(const struct winograd_form *f, int64_t row, const floa
     const int64_t last = winograd_side(f) - 1, kernel = f->kernel;
     const struct winograd_phases inner = winograd_phases(f, row, 0), outer = winograd_phases(f, row, last);
     for (int64_t phase = inner.first; phase < inner.first + inner.count; phase++) {
-        const struct phase_place at = f->step == 1 ? (struct phase_place){0, 0} : phase_places[phase];
+        const struct phase_place at = phase_at(f, phase);
         const struct winograd_taps source = {.taps = taps + (at.row * kernel + at.col) * floats, .floats = floats,
                                              .rows = conv_blocks(kernel - at.row, f->step), .cols = conv_blocks(kernel - at.col, f->step),
                                              .row_stride = f->step * kernel * floats, .col_stride = f->step * floats};
@@ -179,11 +191,11 @@ static void transform_tiles(const struct winograd_params *p, const float *x, con
             const float *image = x + place.image * pixels * channels;
             float *target = v + (t - low) * CHUNK;
             if (winograd_phases_share(f, channels)) {
-                transforms->phases(&input, image, row, col, target, stride);
+                transforms->phases(&input, image, row, col, target, stride, CHUNK, 0);
                 continue;
             }
             for (int phase = 0; phase < p->step * p->step; phase++, target += conv_round(channels, CHUNK) * frequencies * rows) {
-                const struct phase_place at = p->step == 1 ? (struct phase_place){0, 0} : phase_places[phase];
+                const struct phase_place at = phase_at(f, phase);
                 transforms->input(&input, image, row + at.row, col + at.col, target, stride, CHUNK, frequencies * stride);
             }
             if (rest)

@@ -27,9 +27,6 @@
 
 #include "conv.h"
 
-/* Of the weight gradient, which has tiles of 4. */
-enum { WINOGRAD_OUT = 4, WINOGRAD_IN = 6, WINOGRAD_FREQUENCIES = 36 };
-
 /* Stride 1: kernels of 3, tiles of 2, 4, 6; stride 2: kernels of 3 and 4, tiles of 2 and 4; kernels of 7 and 8, tiles of 4. */
 #define WINOGRAD_MEMBERS                                                                                               \
     int64_t tile;   /* outputs a side */                                                                               \
@@ -74,12 +71,14 @@ struct winograd_params {
  * tasks: winograd_tiles(); no scratch; params: struct winograd_params */
 
 /* winograd_gradient  dw = correlation of x with dy
- * buffers: 0 x [images][rows][cols][channels], 1 dy [images][out_rows][out_cols][outs], 2 parts [parts][outs][3][3][channels],
+ * buffers: 0 x [images][rows][cols][channels], 1 dy [images][out_rows][out_cols][outs], 2 parts [parts][outs][kernel][kernel][channels],
  *          3 and 4 what winograd_gradient_inputs and winograd_gradient_outputs wrote with the same params, or NULL
  * parts[q] is the sum over the q-th share of the tiles; one part is dw itself, more are added by sum_parts.
- * A task computes group_block groups of outs by channel_block channels of one part.
+ * A task computes group_block groups of outs by channel_block channels of one phase and one part. Where phases share a chunk they are
+ * one phase of four times the channels.
  * tasks: winograd_gradient_tasks(); scratch: winograd_gradient_scratch_bytes() */
 struct winograd_gradient_params {
+    WINOGRAD_MEMBERS /* tiles of 4 */
     int64_t images, rows, cols, channels;
     int64_t out_rows, out_cols, outs;
     int64_t pad_top, pad_left;
@@ -91,7 +90,7 @@ struct winograd_gradient_params {
     int64_t transformed;   /* whether there are buffers 3 and 4: where several tasks would transform the same */
 };
 
-/* winograd_gradient_inputs   buffers: 0 x, 1 V [frequency][panel of channels][tile][panel width]; tasks: winograd_gradient_tiles()
+/* winograd_gradient_inputs   buffers: 0 x, 1 V [frequency][phase][panel of channels][tile][panel width]; tasks: winograd_gradient_tiles()
  * winograd_gradient_outputs  buffers: 0 dy, 1 Z [frequency][group of outs][part][tile][outs of the group], slack behind each part;
  *                            tasks: winograd_gradient_groups() * parts
  * No scratch; params: struct winograd_gradient_params */
@@ -184,7 +183,21 @@ static inline int64_t winograd_inputs_bytes(const struct winograd_params *p) {
 }
 
 static inline int64_t winograd_gradient_tiles(const struct winograd_gradient_params *p) {
-    return p->images * conv_blocks(p->out_rows, WINOGRAD_OUT) * conv_blocks(p->out_cols, WINOGRAD_OUT);
+    return p->images * conv_blocks(p->out_rows, p->tile) * conv_blocks(p->out_cols, p->tile);
+}
+
+/* Phases that are tasks of their own, and the channels of each. */
+static inline int64_t winograd_gradient_phases(const struct winograd_gradient_params *p) {
+    return winograd_phases_share((const struct winograd_form *)p, p->channels) ? 1 : p->step * p->step;
+}
+
+static inline int64_t winograd_gradient_channels(const struct winograd_gradient_params *p) {
+    return winograd_phases_share((const struct winograd_form *)p, p->channels) ? 4 * p->channels : p->channels;
+}
+
+static inline int64_t winograd_gradient_frequencies(const struct winograd_gradient_params *p) {
+    const int64_t side = winograd_side((const struct winograd_form *)p);
+    return side * side;
 }
 
 static inline int64_t winograd_gradient_groups(const struct winograd_gradient_params *p) {
@@ -192,12 +205,17 @@ static inline int64_t winograd_gradient_groups(const struct winograd_gradient_pa
 }
 
 static inline int64_t winograd_gradient_tasks(const struct winograd_gradient_params *p) {
-    return p->parts * conv_blocks(winograd_gradient_groups(p), p->group_block) * conv_blocks(p->channels, p->channel_block);
+    return p->parts * conv_blocks(winograd_gradient_groups(p), p->group_block) * winograd_gradient_phases(p) *
+           conv_blocks(winograd_gradient_channels(p), p->channel_block);
 }
 
-/* Floats from a frequency to the next of V, from a group to the next and from a frequency to the next of Z. */
+/* Floats of a phase of V, from a frequency to the next of V, from a group to the next and from a frequency to the next of Z. */
+static inline int64_t winograd_gradient_phase(const struct winograd_gradient_params *p) {
+    return winograd_gradient_tiles(p) * conv_round(winograd_gradient_channels(p), p->channel_block);
+}
+
 static inline int64_t winograd_gradient_inputs_stride(const struct winograd_gradient_params *p) {
-    return winograd_stride(winograd_gradient_tiles(p) * conv_round(p->channels, p->channel_block));
+    return winograd_stride(winograd_gradient_phases(p) * winograd_gradient_phase(p));
 }
 
 static inline int64_t winograd_gradient_group(const struct winograd_gradient_params *p) {
@@ -212,7 +230,7 @@ static inline int64_t winograd_gradient_outputs_stride(const struct winograd_gra
 static inline int64_t winograd_gradient_scratch_bytes(const struct winograd_gradient_params *p) {
     const int64_t inputs = winograd_stride(p->tile_block * p->channel_block);
     const int64_t outputs = winograd_stride(p->group_block * (p->tile_block * p->group_rows + GRADIENT_SLACK));
-    return 4 * WINOGRAD_FREQUENCIES * (winograd_stride(p->group_block * p->group_rows * p->channel_block) +
+    return 4 * winograd_gradient_frequencies(p) * (winograd_stride(p->group_block * p->group_rows * p->channel_block) +
                                        (p->transformed ? 0 : inputs + outputs));
 }
 

@@ -104,6 +104,29 @@ ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
     for (int i = 0; i < TILE / 2; i++) y[2 * i] = even[i], y[2 * i + 1] = odd[i];
 }
 
+#if TILE == 4
+/* A dy for four vectors that lie `from` apart, written `to` apart (in vectors): the adjoint of output_line. */
+ALWAYS_INLINE void NAME(gradient_line)(const vf *y, int64_t from, vf *z, int64_t to) {
+    const vf y0 = y[0], y1 = y[from], y2 = y[2 * from], y3 = y[3 * from];
+    const vf even = y0 + y2, odd = y1 + y3, even2 = y0 + 4.0f * y2, odd2 = 2.0f * y1 + 8.0f * y3;
+    z[0] = y0;
+    z[to] = even + odd;
+    z[2 * to] = even - odd;
+    z[3 * to] = even2 + odd2;
+    z[4 * to] = even2 - odd2;
+    z[5 * to] = y3;
+}
+
+/* G^T u for six vectors: the adjoint of filter_line. */
+ALWAYS_INLINE void NAME(filter_gradient_line)(const vf *u, int64_t from, vf *g, int64_t to) {
+    const vf u0 = u[0], u1 = u[from], u2 = u[2 * from], u3 = u[3 * from], u4 = u[4 * from], u5 = u[5 * from];
+    const vf near = (u1 + u2) * (1.0f / 6), far = u3 + u4;
+    g[0] = u0 * 0.25f - near + far * (1.0f / 24);
+    g[to] = (u2 - u1) * (1.0f / 6) + (u3 - u4) * (1.0f / 12);
+    g[2 * to] = u5 - near + far * (1.0f / 6);
+}
+#endif
+
 #undef PAIRS
 #else /* ---- from POINTS ------------------------------------------------------------------------------------------------ */
 
@@ -176,6 +199,34 @@ ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
     y[3] = odd2 + m[IN - 1];
 #endif
 }
+
+#if TILE == 4
+/* A dy for four vectors that lie `from` apart, written `to` apart (in vectors): the adjoint of output_line. */
+ALWAYS_INLINE void NAME(gradient_line)(const vf *y, int64_t from, vf *z, int64_t to) {
+    const vf y0 = y[0], y1 = y[from], y2 = y[2 * from], y3 = y[3 * from];
+    UNROLL(3)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const vf even = y0 + SQUARE(pair) * y2, odd = POINT(pair) * (y1 + SQUARE(pair) * y3);
+        z[2 * pair * to] = even + odd;
+        z[(2 * pair + 1) * to] = even - odd;
+    }
+    z[(IN - 1) * to] = y3;
+}
+
+/* G^T u for IN vectors: the adjoint of filter_line. */
+ALWAYS_INLINE void NAME(filter_gradient_line)(const vf *u, int64_t from, vf *g, int64_t to) {
+    vf taps[4] = {{0}, {0}, {0}, {0}};
+    UNROLL(3)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const float a = POINT(pair), scale = 1 / (2 * a * NAME(others)(pair, a * a));
+        const vf plus = u[2 * pair * from], minus = u[(2 * pair + 1) * from];
+        taps[0] += scale * (plus - minus), taps[1] += a * scale * (plus + minus);
+        taps[2] += a * a * scale * (plus - minus), taps[3] += a * a * a * scale * (plus + minus);
+    }
+    taps[TAPS - 1] += u[(IN - 1) * from];
+    for (int tap = 0; tap < TAPS; tap++) g[tap * to] = taps[tap];
+}
+#endif
 
 #undef PAIRS
 #undef POINT

@@ -112,11 +112,12 @@ static void NAME(transform_input)(const struct winograd_input *p, const float *i
 #if TAPS != 3
 /* The same for all phases of a stride of 2 at once, of few channels: pixels of a line of CHUNK floats. */
 static void NAME(transform_phases)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
-                                   int64_t frequency_stride) {
+                                   int64_t frequency_stride, int64_t block, int64_t block_stride) {
     float pixels[IN * IN * CHUNK];
     gather_phases(p, image, row, col, IN, pixels);
     for (int64_t c = 0; c < 4 * p->channels; c += VL)
-        NAME(input_plane)(pixels + c, IN * CHUNK, CHUNK, v + c, frequency_stride, pixels + c, IN * CHUNK, CHUNK);
+        NAME(input_plane)(pixels + c, IN * CHUNK, CHUNK, v + c / block * block_stride + c % block, frequency_stride, pixels + c,
+                          IN * CHUNK, CHUNK);
 }
 #endif
 
@@ -169,6 +170,43 @@ static void NAME(transform_output)(const float *m, int64_t frequency_stride, con
         }
     }
 }
+
+#if TILE == 4
+/* ---- the weight gradient: Z = A dy A^T, dw = G^T U G -------------------------------------------------------------------- */
+
+/* Transforms `rows` outs of a tile of dy, of which down x across pixels are inside, row_stride and outs floats apart; frequency f
+ * goes to z[f * frequency_stride]. Whole vectors are written. */
+static void NAME(transform_gradient)(const float *dy, int64_t row_stride, int64_t outs, int64_t end, int64_t down, int64_t across,
+                                     int64_t rows, float *z, int64_t frequency_stride) {
+    vf d[TILE * TILE], half[IN * TILE], line[IN];
+    if (down < TILE || across < TILE) memset(d, 0, sizeof(d));
+    for (int64_t o = 0; o < rows; o += VL) {
+        for (int64_t i = 0; i < down; i++)
+            for (int64_t j = 0; j < across; j++) d[i * TILE + j] = vf_load_until(dy + i * row_stride + j * outs, o, end);
+        UNROLL(4)
+        for (int j = 0; j < TILE; j++) NAME(gradient_line)(d + j, TILE, half + j, TILE);
+        const float *ahead = dy + TILE * outs + o; /* the next tile's, which lie in lines apart that no processor foresees */
+        UNROLL(8)
+        for (int i = 0; i < IN; i++, ahead += row_stride) {
+            if (i < TILE) {
+                UNROLL(4)
+                for (int j = 0; j < TILE; j++) __builtin_prefetch(ahead + j * outs);
+            }
+            NAME(gradient_line)(half + i * TILE, 1, line, 1);
+            UNROLL(8)
+            for (int j = 0; j < IN; j++) vf_store(z + (i * IN + j) * frequency_stride + o, line[j]);
+        }
+    }
+}
+
+/* A vector of each tap from a vector of each frequency. */
+static void NAME(transform_filter_gradient)(const float *u, int64_t frequency_stride, vf *taps) {
+    vf in[IN * IN], half[TAPS * IN];
+    for (int f = 0; f < IN * IN; f++) in[f] = vf_load(u + f * frequency_stride);
+    for (int j = 0; j < IN; j++) NAME(filter_gradient_line)(in + j, IN, half + j, IN);
+    for (int i = 0; i < TAPS; i++) NAME(filter_gradient_line)(half + i * IN, 1, taps + i * TAPS, 1);
+}
+#endif
 
 #undef IN
 #undef NAME_PASTE

@@ -123,12 +123,12 @@ def test_winograd_keeps_its_promise_on_the_layers_of_networks(size, channels):
         assert np.abs(y - expected).max() <= WINOGRAD * np.abs(expected).max(), name
 
 
-def forward_in_float64(g, x, w):
-    """Tap by tap as matrix products: the operation's own reference takes minutes at the sizes of networks."""
+def patches_in_float64(g, x):
+    """Each tap (row, column) and what it sees of the padded input: the operations' own references take minutes at the sizes of networks."""
     padded = np.pad(x.astype(np.float64), ((0, 0), *g.padding, (0, 0)))
     rows, cols = (step * (outs - 1) + 1 for step, outs in zip(g.stride, g.out, strict=True))
-    taps = [(r, s) for r in range(g.kernel[0]) for s in range(g.kernel[1])]
-    return sum(padded[:, r : r + rows : g.stride[0], s : s + cols : g.stride[1]] @ w[:, r, s].T.astype(np.float64) for r, s in taps)
+    for r, s in np.ndindex(g.kernel):
+        yield (r, s), padded[:, r : r + rows : g.stride[0], s : s + cols : g.stride[1]]
 
 
 #: Layers of stride 2: the networks' own, tasks that transform large filters themselves, many tiles of few channels.
@@ -141,7 +141,7 @@ def test_winograd_by_phases_keeps_its_promise_on_the_strided_layers_of_networks(
     g = ConvGeometry.forward("conv", (images, size, size, channels), (outs, kernel, kernel, channels), stride=2, padding=(kernel - 1) // 2)
     x, w = operands_of(np.random.default_rng(channels), g.input_shape, g.weight_shape)
     operands = (np.maximum(x, 0), w / np.float32(kernel * np.sqrt(channels)))
-    expected = forward_in_float64(g, *operands)
+    expected = sum(patch @ operands[1][:, r, s].T.astype(np.float64) for (r, s), patch in patches_in_float64(g, operands[0]))
     names = [name for name in names_of(pc.device("cpu"), Conv) if "strided" in name]
     before = pc.get_num_threads()
     for name in names if kernel < 5 else names[:1]:
@@ -175,15 +175,27 @@ def test_winograd_joins_two_inputs_as_it_reads_them(name, images, size, channels
     assert all(np.array_equal(copy, np.maximum(whole, 0)) for copy in copies)
 
 
-@pytest.mark.parametrize("images, size, channels, outs", [(2, (34, 33), 70, 130), (9, (7, 7), 64, 65), (1, (30, 61), 65, 33)])
-def test_winograds_weight_gradient_in_several_blocks_and_parts(images, size, channels, outs):
+#: images, size, channels, outs, kernel, stride
+GRADIENTS = [
+    (2, (34, 33), 70, 130, 3, 1),
+    (9, (7, 7), 64, 65, 3, 1),
+    (1, (30, 61), 65, 33, 3, 1),
+    (2, (69, 66), 70, 130, 3, 2),
+    (9, (14, 14), 64, 65, 3, 2),
+    (2, (35, 122), 65, 33, 4, 2),
+    (2, (112, 114), 3, 64, 7, 2),
+    (3, (61, 62), 20, 17, 8, 2),
+]
+
+
+@pytest.mark.parametrize("images, size, channels, outs, kernel, stride", GRADIENTS)
+def test_winograds_weight_gradient_in_several_blocks_and_parts(images, size, channels, outs, kernel, stride):
     """Where several tasks need the same transforms they are made before, for all parts."""
-    g = ConvGeometry.forward("conv", (images, *size, channels), (outs, 3, 3, channels), padding=1)
+    g = ConvGeometry.forward("conv", (images, *size, channels), (outs, kernel, kernel, channels), stride=stride, padding=kernel // 2)
     x, dy = operands_of(np.random.default_rng(outs), g.input_shape, g.output_shape)
-    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    taps = [padded[:, r : r + size[0], s : s + size[1]].reshape(-1, channels) for r in range(3) for s in range(3)]
-    expected = np.stack([dy.reshape(-1, outs).T.astype(np.float64) @ tap for tap in taps], 1).reshape(outs, 3, 3, channels)
-    dw = run(ConvBackwardWeight(g), (x, dy), pc.device("cpu"), {"ConvBackwardWeight": "winograd"})
+    taps = [patch.reshape(-1, channels) for _, patch in patches_in_float64(g, x)]
+    expected = np.stack([dy.reshape(-1, outs).T.astype(np.float64) @ tap for tap in taps], 1).reshape(g.weight_shape)
+    dw = run(ConvBackwardWeight(g), (x, dy), pc.device("cpu"), {"ConvBackwardWeight": "winograd" if stride == 1 else "winograd_strided"})
     assert np.abs(dw - expected).max() <= WINOGRAD * np.abs(expected).max()
 
 

@@ -60,6 +60,16 @@ class TransformFiltersAlgorithm(CpuAlgorithm):
         return [conv_launch("winograd_filters", (taps, node.outputs[0]), **op.form.members, panels=op.panels, floats=floats)]
 
 
+#: Kernels of stride 2 that are taken, and their tiles.
+PHASE_TILES = {3: (2, 4), 4: (2, 4), 7: (4,), 8: (4,)}
+
+
+def phases_taken(g: ConvGeometry, tile: int) -> bool:
+    """Whether there are transforms with tiles of `tile` for the phases of this convolution."""
+    square = g.kernel[0] == g.kernel[1] and g.stride == (2, 2) and g.dilation == (1, 1) and g.groups == 1
+    return square and tile in PHASE_TILES.get(g.kernel[0], ())
+
+
 def direct_cost(kernel: int, c: int, k: int, target: tuple[int, ...]) -> float:
     """Nanoseconds of the direct method on one core."""
     return 2 * kernel**2 * c * k * math.prod(target[:3]) / PEAK
@@ -208,13 +218,11 @@ class StridedWinograd(Winograd):
     reason = "stride 2: phases of stride 1 with a quarter to nine sixteenths of the multiplications"
 
     def supports(self, node: Node, device: Device) -> bool:
-        g, _, _, _ = roles(node.op)
-        square = g.kernel[0] == g.kernel[1] and g.stride == (2, 2) and g.dilation == (1, 1) and g.groups == 1
-        return isinstance(node.op, Conv) and square and self.tile in self.tiles(self._form(node))
+        return isinstance(node.op, Conv) and phases_taken(node.op.geometry, self.tile)
 
     @staticmethod
     def tiles(form: Form) -> tuple[int, ...]:
-        return {3: (2, 4), 4: (2, 4), 7: (4,), 8: (4,)}.get(form.kernel, ())
+        return PHASE_TILES[form.kernel]
 
     @staticmethod
     def enough(c: int, k: int) -> bool:
@@ -250,7 +258,9 @@ class WinogradGradient(CpuAlgorithm):
 
     @staticmethod
     def _members(g: ConvGeometry) -> dict[str, int]:
+        form = Form(4, g.kernel[0], g.stride[0])
         return {
+            **form.members,
             "images": g.batch,
             "rows": g.size[0],
             "cols": g.size[1],
@@ -260,7 +270,7 @@ class WinogradGradient(CpuAlgorithm):
             "outs": g.out_channels,
             "pad_top": g.padding[0][0],
             "pad_left": g.padding[1][0],
-            **_kernels.winograd_gradient_blocks(tiles_of(g.output_shape, 4), g.out_channels, g.channels),
+            **_kernels.winograd_gradient_blocks(**form.members, tiles=tiles_of(g.output_shape, 4), outs=g.out_channels, channels=g.channels),
         }
 
     @staticmethod
@@ -292,9 +302,25 @@ class WinogradGradient(CpuAlgorithm):
         return calls
 
 
+class StridedWinogradGradient(WinogradGradient):
+    """Weight gradient for kernels of 3 and 4 or of 7 and 8 and stride 2: F(4x4, 2x2) or F(4x4, 4x4) turned around, phase by phase."""
+
+    name = "winograd_strided"
+    reason = "stride 2: phases of stride 1 with a quarter to nine sixteenths of the multiplications"
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return phases_taken(node.op.geometry, 4)  # type: ignore[attr-defined]
+
+    def pays(self, node: Node, device: Device) -> bool:
+        g = node.op.geometry  # type: ignore[attr-defined]
+        cost = winograd_cost(Form(4, g.kernel[0], 2), g.channels, g.out_channels, g.output_shape)
+        enough = (g.channels <= 4 or g.channels >= 16) and g.out_channels >= 16
+        return enough and cost < 0.8 * direct_cost(g.kernel[0], g.channels, g.out_channels, g.output_shape)
+
+
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
     Conv: [Winograd(), LargeWinograd(), SmallWinograd(), StridedWinograd(), SmallStridedWinograd()],
     ConvBackwardInput: [Winograd(), LargeWinograd(), SmallWinograd()],
-    ConvBackwardWeight: [WinogradGradient()],
+    ConvBackwardWeight: [WinogradGradient(), StridedWinogradGradient()],
     TransformFilters: [TransformFiltersAlgorithm()],
 }
