@@ -441,6 +441,8 @@ cdef extern from "conv.h" nogil:
     int64_t expanded_depthwise_scratch_bytes(const expanded_depthwise_members *p)
     int64_t depthwise_weight_gradient_tasks(const depthwise_weight_gradient_members *p)
     int64_t depthwise_weight_gradient_scratch_bytes(const depthwise_weight_gradient_members *p)
+    int64_t depthwise_normalised_scratch_bytes(const depthwise_members *p)
+    int64_t depthwise_weight_gradient_normalised_scratch_bytes(const depthwise_weight_gradient_members *p)
 
 
 cdef extern from "winograd.h" nogil:
@@ -546,6 +548,11 @@ def depthwise_weight_gradient_params(**members):
     return as_params("depthwise_weight_gradient", members, p, <char *>&p, sizeof(p))
 
 
+# The same structs; the readers have one more buffer.
+igemm_normalised_params, weight_gradient_normalised_params = igemm_params, weight_gradient_params
+depthwise_normalised_params, depthwise_weight_gradient_normalised_params = depthwise_params, depthwise_weight_gradient_params
+
+
 def conv_sizes(str kernel not None, bytes params not None):
     """(tasks, scratch bytes) of a kernel of src/conv.h with these parameters."""
     cdef const char *p = params
@@ -553,11 +560,11 @@ def conv_sizes(str kernel not None, bytes params not None):
         raise ValueError(f"[conv_sizes] these are not params of a convolution kernel: {kernel!r}, {len(params)} bytes")
     if kernel == "pack_panels":
         return pack_panels_tasks(<const pack_panels_members *>p), 0
-    if kernel == "igemm":
+    if kernel in ("igemm", "igemm_normalised"):
         return igemm_tasks(<const igemm_members *>p), igemm_scratch_bytes(<const igemm_members *>p)
     if kernel == "conv_lines":
         return conv_lines_tasks(<const conv_lines_members *>p), conv_lines_scratch_bytes(<const conv_lines_members *>p)
-    if kernel == "weight_gradient":
+    if kernel in ("weight_gradient", "weight_gradient_normalised"):
         return (weight_gradient_tasks(<const weight_gradient_members *>p),
                 weight_gradient_scratch_bytes(<const weight_gradient_members *>p))
     if kernel == "weight_gradient_lines":
@@ -575,6 +582,11 @@ def conv_sizes(str kernel not None, bytes params not None):
     if kernel == "depthwise_weight_gradient":
         return (depthwise_weight_gradient_tasks(<const depthwise_weight_gradient_members *>p),
                 depthwise_weight_gradient_scratch_bytes(<const depthwise_weight_gradient_members *>p))
+    if kernel == "depthwise_normalised":
+        return depthwise_tasks(<const depthwise_members *>p), depthwise_normalised_scratch_bytes(<const depthwise_members *>p)
+    if kernel == "depthwise_weight_gradient_normalised":
+        return (depthwise_weight_gradient_tasks(<const depthwise_weight_gradient_members *>p),
+                depthwise_weight_gradient_normalised_scratch_bytes(<const depthwise_weight_gradient_members *>p))
     if kernel == "winograd_filters":
         return winograd_filters_tasks(<const winograd_filters_members *>p), 0
     if kernel == "winograd_gradient_inputs":

@@ -8,6 +8,8 @@
  *               part 1: mean[c], squares[c]
  *               ...                                                                                                  */
 #include "batch_norm.h"
+#include "conv_epilogue.h"
+#include "normalise.h"
 #include "unary.h"
 
 #define BUNDLE 8
@@ -133,6 +135,22 @@ ALWAYS_INLINE vf normaliser_scale(const struct normaliser *n, int64_t k, int64_t
 
 ALWAYS_INLINE vf normaliser_shift(const struct normaliser *n, int64_t k, int64_t end) {
     return n->beta ? vf_load_until(n->beta, k, end) : vf_set1(0.0f);
+}
+
+void KERNEL(batch_norm_normaliser)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct batch_norm_params *p = params;
+    const struct normaliser normaliser = {buffers[0], buffers[1], buffers[2], buffers[3]};
+    const struct epilogue bounds = epilogue(p->activation, p->alpha, p->beta);
+    float *table = buffers[4];
+    const int64_t end = min_i64(p->c, (task + 1) * BATCH_NORM_CHANNELS);
+    for (int64_t k = task * BATCH_NORM_CHANNELS; k < end; k += VL) {
+        vf_store_until(table + NORMALISER_MEAN * p->c, vf_load_until(normaliser.mean, k, end), k, end);
+        vf_store_until(table + NORMALISER_SCALE * p->c, normaliser_scale(&normaliser, k, end), k, end);
+        vf_store_until(table + NORMALISER_SHIFT * p->c, normaliser_shift(&normaliser, k, end), k, end);
+        vf_store_until(table + NORMALISER_LOW * p->c, vf_set1(bounds.low), k, end);
+        vf_store_until(table + NORMALISER_HIGH * p->c, vf_set1(bounds.high), k, end);
+    }
 }
 
 /* What a loop over rows has to know of the activation: itself where it takes an instruction or two and is computed while

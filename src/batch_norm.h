@@ -18,6 +18,10 @@
  * batch_norm_normalise          y = activation((x - mean) * rstd * gamma + beta); y may be x.
  *                               buffers: x, gamma[c] or NULL, beta[c] or NULL, mean, rstd, y
  *
+ * Where the readers of y normalise as they read, there is no y, and the third call is
+ * batch_norm_normaliser         the table of normalise.h, for an activation that is a clip (none, relu, clip).
+ *                               buffers: gamma[c] or NULL, beta[c] or NULL, mean, rstd, table[NORMALISER_ROWS][c]
+ *
  * With dz = dy * activation'(gamma * xhat + beta), recomputed from x, and xhat = (x - mean) * rstd:
  * batch_norm_backward_partial   each part's sums of dz and dz * xhat. buffers: x, dy, gamma, beta, mean, rstd, partial
  * batch_norm_backward_finalize  adds the parts in order. buffers: partial, dgamma[c], dbeta[c]

@@ -286,6 +286,16 @@ static inline int64_t depthwise_columns_bytes(int64_t channel_block, int64_t tap
     return 4 * (conv_round(channel_block, CHUNK) + LINE_SLACK) + 8 * 16 * taps;
 }
 
+/* Rows of x that two neighbouring grid rows see, with those between their taps: what is kept where they are normalised. */
+static inline int64_t depthwise_kept_rows(const struct patch_geometry *g) {
+    const int64_t reach = (g->tap_rows - 1) * g->tap_row_step;
+    return (reach < 0 ? -reach : reach) + 1 + g->row_step;
+}
+
+static inline int64_t depthwise_kept_bytes(const struct patch_geometry *g, int64_t channel_block) {
+    return 4 * depthwise_kept_rows(g) * g->cols * channel_block;
+}
+
 static inline int64_t depthwise_scratch_bytes(const struct depthwise_params *p) {
     return depthwise_columns_bytes(p->channel_block, p->tap_rows * p->tap_cols);
 }
@@ -323,6 +333,14 @@ static inline int64_t depthwise_weight_gradient_tasks(const struct depthwise_wei
 
 static inline int64_t depthwise_weight_gradient_scratch_bytes(const struct depthwise_weight_gradient_params *p) {
     return depthwise_columns_bytes(p->channel_block, p->tap_rows * p->tap_cols);
+}
+
+static inline int64_t depthwise_normalised_scratch_bytes(const struct depthwise_params *p) {
+    return depthwise_scratch_bytes(p) + depthwise_kept_bytes((const struct patch_geometry *)p, p->channel_block);
+}
+
+static inline int64_t depthwise_weight_gradient_normalised_scratch_bytes(const struct depthwise_weight_gradient_params *p) {
+    return depthwise_weight_gradient_scratch_bytes(p) + depthwise_kept_bytes((const struct patch_geometry *)p, p->channel_block);
 }
 
 #endif

@@ -1,10 +1,16 @@
 /* depthwise: y[pixel, c] = epilogue(sum over taps of x[source(pixel, t), c] * w[t][c]), and its weight gradient.
  *
  * The vector runs along the channels. A tile of COLS output pixels shares its loads of x and w (depthwise_tile.h); the
- * pixels of x that it touches are found once for all channels, and those outside of x point to a line of zeros. */
+ * pixels of x that it touches are found once for all channels, and those outside of x point to a line of zeros.
+ *
+ * Normalised as it is read, a row of x goes to scratch, where as many rows are kept as are seen at once:
+ *
+ *     x  row 3 4 5 6 7        kept: 4     [ 4 | 5 | 6 | 7 ]   row 8 will take the place of row 4
+ *              [ seen  ]                                                                                             */
 #include "conv.h"
 #include "conv_epilogue.h"
 #include "isa.h"
+#include "normalise.h"
 
 enum { DEPTHWISE_COLS = 4 }; /* of a full tile */
 #define COLS_1(M) M(0)
@@ -70,6 +76,15 @@ static void steps_inside(int64_t start, int64_t step, int64_t count, int64_t siz
     *last = end;
 }
 
+/* Rows of an image of x that are normalised when they are first seen. */
+struct normalised_rows {
+    const float *table, *x; /* see normalise.h; both at the first channel of the task */
+    int64_t table_stride, row_stride, col_stride;
+    struct patch_geometry kept; /* of the rows in scratch, whose pixels have the channels of the task only */
+    float *rows;
+    int64_t end; /* of those rows of the image that were normalised so far */
+};
+
 /* The pixels of x that the tiles of one grid row see. */
 struct columns {
     const struct patch_geometry *geometry;
@@ -84,6 +99,7 @@ struct columns {
     int64_t inside, outside; /* the first of them inside of x, and the first after those */
     int64_t lines;        /* of pointers */
     int64_t next_tile;    /* the column after the full tile that the pointers belong to, if that was inside of x; or -1 */
+    struct normalised_rows *normalised; /* what is kept are rows of x, normalised; or NULL */
 };
 
 /* Scratch: zeros for the channels of a task, then the pointers. */
@@ -94,6 +110,39 @@ static struct columns columns_start(const struct patch_geometry *g, int64_t chan
                             .pixels = (const float **)((float *)scratch + floats)};
 }
 
+/* Lets `columns`, of columns_start, see rows that are normalised with a table and kept in scratch. */
+static void columns_normalise(struct columns *columns, struct normalised_rows *rows, const float *normaliser, int64_t channel,
+                              int64_t count, int64_t channel_block, void *scratch) {
+    const struct patch_geometry *g = columns->geometry;
+    *rows = (struct normalised_rows){.table = normaliser + channel, .table_stride = g->channels, .row_stride = g->row_stride,
+                                     .col_stride = g->col_stride, .kept = *g};
+    rows->kept.col_stride = count;
+    rows->kept.row_stride = g->cols * count;
+    rows->rows = (float *)((char *)scratch + depthwise_columns_bytes(channel_block, g->tap_rows * g->tap_cols));
+    columns->geometry = &rows->kept;
+    columns->kept = depthwise_kept_rows(g);
+    columns->normalised = rows;
+}
+
+/* Turns to an image of x, at the task's first channel. */
+static void columns_see(struct columns *columns, const float *x) {
+    struct normalised_rows *rows = columns->normalised;
+    columns->x = rows ? rows->rows : x;
+    if (!rows || rows->x == x) return;
+    rows->x = x;
+    rows->end = 0;
+}
+
+/* Normalises those of the rows begin..end-1 of the image that are not there yet. */
+static void rows_seen(const struct columns *columns, int64_t begin, int64_t end) {
+    struct normalised_rows *rows = columns->normalised;
+    const struct patch_geometry *kept = columns->geometry;
+    for (int64_t row = max_i64(rows->end, begin); row < min_i64(end, kept->rows); row++)
+        normalise_block(rows->table, rows->table_stride, rows->x + row * rows->row_stride, rows->col_stride, kept->cols,
+                        kept->col_stride, rows->rows + row % columns->kept * kept->row_stride, kept->col_stride, INT64_MAX / 2, 0, 1);
+    rows->end = max_i64(rows->end, end);
+}
+
 /* Turns to a grid row. Tap rows outside of x are left out. */
 static void columns_turn(struct columns *columns, int64_t grid_row) {
     const struct patch_geometry *g = columns->geometry;
@@ -102,6 +151,10 @@ static void columns_turn(struct columns *columns, int64_t grid_row) {
     steps_inside(start, g->tap_row_step, g->tap_rows, g->rows, &columns->first_tap, &last);
     columns->first_row = start + columns->first_tap * g->tap_row_step;
     columns->rows = last - columns->first_tap;
+    if (columns->normalised) {
+        const int64_t reach = (g->tap_rows - 1) * g->tap_row_step;
+        rows_seen(columns, start + min_i64(0, reach), start + max_i64(0, reach) + 1);
+    }
     columns->inside = 0;
     columns->outside = columns->rows;
     columns->lines = columns->rows * (columns->variant->taps == 1 ? g->tap_cols : 1);
@@ -116,6 +169,7 @@ static void columns_turn_pair(struct columns *columns, int64_t grid_row) {
     columns->rows = columns->lines = g->tap_rows + g->row_step;
     steps_inside(start, 1, columns->rows, g->rows, &columns->inside, &columns->outside);
     columns->first_row = start;
+    if (columns->normalised) rows_seen(columns, start, start + columns->rows);
     columns->next_tile = -1;
 }
 
@@ -180,8 +234,9 @@ static void depthwise_rows(const struct depthwise_params *p, struct columns *col
     }
 }
 
-void KERNEL(depthwise)(const void *params, void *const *buffers, int64_t task, void *scratch) {
-    const struct depthwise_params *p = params;
+/* normaliser: a table (see normalise.h) if x is normalised as it is read, or NULL. */
+ALWAYS_INLINE void depthwise_task(const struct depthwise_params *p, void *const *buffers, const float *normaliser, int64_t task,
+                                  void *scratch) {
     const int64_t channel_blocks = ceil_div(p->channels, p->channel_block), row_blocks = ceil_div(p->grid_rows, p->row_block);
     const int64_t channel = task % channel_blocks * p->channel_block;
     const int64_t count = min_i64(p->channel_block, p->channels - channel);
@@ -191,14 +246,25 @@ void KERNEL(depthwise)(const void *params, void *const *buffers, int64_t task, v
     const int64_t place = channel + p->out_offset + image * p->out_image_stride;
     const float *bias = buffers[2], *residual = buffers[3];
 
-    struct columns columns = columns_start(params, p->channel_block, scratch);
-    columns.x = (const float *)buffers[0] + image * p->image_stride + channel;
+    struct columns columns = columns_start((const struct patch_geometry *)p, p->channel_block, scratch);
+    struct normalised_rows rows;
+    if (normaliser) columns_normalise(&columns, &rows, normaliser, channel, count, p->channel_block, scratch);
+    columns_see(&columns, (const float *)buffers[0] + image * p->image_stride + channel);
     depthwise_rows(p, &columns, row_begin, row_end, count, (const float *)buffers[1] + channel, bias ? bias + channel : NULL,
                    residual ? residual + place : NULL, (float *)buffers[4] + place);
 }
 
-void KERNEL(depthwise_weight_gradient)(const void *params, void *const *buffers, int64_t task, void *scratch) {
-    const struct depthwise_weight_gradient_params *p = params;
+void KERNEL(depthwise)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    depthwise_task(params, buffers, NULL, task, scratch);
+}
+
+void KERNEL(depthwise_normalised)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    depthwise_task(params, buffers, buffers[5], task, scratch);
+}
+
+/* normaliser: as for depthwise_task. */
+ALWAYS_INLINE void depthwise_weight_gradient_task(const struct depthwise_weight_gradient_params *p, void *const *buffers,
+                                                  const float *normaliser, int64_t task, void *scratch) {
     const int64_t channel_blocks = ceil_div(p->channels, p->channel_block), taps = p->tap_rows * p->tap_cols;
     const int64_t channel = task % channel_blocks * p->channel_block, part = task / channel_blocks;
     const int64_t count = min_i64(p->channel_block, p->channels - channel), lines = p->images * p->grid_rows;
@@ -207,14 +273,16 @@ void KERNEL(depthwise_weight_gradient)(const void *params, void *const *buffers,
     float *parts = (float *)buffers[2] + part * taps * p->channels + channel;
     for (int64_t t = 0; t < taps; t++) memset(parts + t * p->channels, 0, (size_t)count * sizeof(float));
 
-    struct columns columns = columns_start(params, p->channel_block, scratch);
+    struct columns columns = columns_start((const struct patch_geometry *)p, p->channel_block, scratch);
+    struct normalised_rows rows;
+    if (normaliser) columns_normalise(&columns, &rows, normaliser, channel, count, p->channel_block, scratch);
     const int pairs = columns_pair(&columns);
     const int64_t line_end = lines * (part + 1) / p->parts;
     for (int64_t line = lines * part / p->parts; line < line_end;) {
         const int64_t image = line / p->grid_rows, row = line % p->grid_rows;
         const int pair = pairs && line + 1 < line_end && row + 1 < p->grid_rows;
         const float *dy_row = dy + image * p->out_image_stride + row * p->out_row_stride;
-        columns.x = x + image * p->image_stride;
+        columns_see(&columns, x + image * p->image_stride);
         if (pair)
             columns_turn_pair(&columns, row);
         else
@@ -232,4 +300,12 @@ void KERNEL(depthwise_weight_gradient)(const void *params, void *const *buffers,
         }
         line += 1 + pair;
     }
+}
+
+void KERNEL(depthwise_weight_gradient)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    depthwise_weight_gradient_task(params, buffers, NULL, task, scratch);
+}
+
+void KERNEL(depthwise_weight_gradient_normalised)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    depthwise_weight_gradient_task(params, buffers, buffers[3], task, scratch);
 }

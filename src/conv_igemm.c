@@ -8,10 +8,11 @@
  *
  * A copied patch is used by all panels of the task; in return the micro-kernel knows nothing of taps and borders. Where
  * patches are simply the pixels of x (1x1, stride 1), copying would cost as much as 16 outs, and the tiles read x in
- * place. Sums of different reduction blocks are added in order. */
+ * place, unless they are to be normalised on the way. Sums of different reduction blocks are added in order. */
 #include "conv.h"
 #include "conv_epilogue.h"
 #include "isa.h"
+#include "normalise.h"
 
 /* y = act(sums + bias + residual) for `rows` pixels by `count` outs. bias and residual may be NULL. */
 static void store_tile(struct epilogue e, const float *sums, int64_t sums_stride, int64_t rows, int64_t count,
@@ -36,9 +37,10 @@ static void pixel_offsets(const struct igemm_params *p, int64_t begin, int64_t c
     }
 }
 
-void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void *scratch) {
-    const struct igemm_params *p = params;
-    const struct patch_geometry *g = params;
+/* normaliser: a table (see normalise.h) if x is normalised as it is read, which takes patches that are pixels; or NULL. */
+ALWAYS_INLINE void igemm_task(const struct igemm_params *p, void *const *buffers, const float *normaliser, int64_t task,
+                              void *scratch) {
+    const struct patch_geometry *g = (const struct patch_geometry *)p;
     const int64_t width = p->panel_width, panels = ceil_div(p->outs, width);
     const int64_t pixels = p->images * p->grid_rows * p->grid_cols, pixel_blocks = ceil_div(pixels, p->pixel_block);
     const int64_t panel_blocks = ceil_div(panels, p->panel_block);
@@ -61,7 +63,7 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
     float *lines = packed + p->pixel_block * block, *sums = lines + LINES * (block + LINE_SLACK);
     const int blocked = reds > p->reduction_block;
 
-    const int in_place = patch_is_pixel(g) && p->col_stride % ALIASING;
+    const int in_place = !normaliser && patch_is_pixel(g) && p->col_stride % ALIASING;
     const float *x = (const float *)buffers[0] + group * p->channels + pixel_begin * p->col_stride;
     const struct epilogue e = epilogue(p->activation, p->alpha, p->beta);
     const struct patch_reader reader = patch_reader(g, buffers[0], group, block, lines);
@@ -89,7 +91,11 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
                 layout.tiles = copied || finished ? 1 : tiles_alike(count, tiles, tile);
                 layout.tile_stride = rows * (in_place ? p->col_stride : row_floats);
                 layout.chunk_stride = in_place ? CHUNK : rows * CHUNK;
-                if (copied && k_count)
+                if (copied && normaliser)
+                    normalise_block(normaliser + group * p->channels + k_begin, p->groups * p->channels,
+                                    x + first * p->col_stride + k_begin, p->col_stride, rows, k_count, packed + first * row_floats,
+                                    CHUNK, CHUNK, rows * CHUNK, 0);
+                else if (copied && k_count)
                     patches_read(&reader, &pixel, rows, k_begin, k_end, packed + first * row_floats, CHUNK, rows * CHUNK, CHUNK);
                 end.sums = sums + (blocked ? ((panel - panel_begin) * count + first) * width : 0);
                 end.offsets = offsets + first;
@@ -101,4 +107,12 @@ void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void 
         }
         k_begin = k_end;
     } while (k_begin < reds);
+}
+
+void KERNEL(igemm)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    igemm_task(params, buffers, NULL, task, scratch);
+}
+
+void KERNEL(igemm_normalised)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    igemm_task(params, buffers, buffers[5], task, scratch);
 }

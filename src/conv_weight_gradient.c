@@ -7,12 +7,14 @@
  *         for each panel, for each tile of up to MR outs
  *           micro-kernel over the pixels of the block
  *
- * dy whose pixels lie at a fixed distance is not copied, nor is x whose patches are its pixels (1x1, stride 1).
+ * dy whose pixels lie at a fixed distance is not copied, nor is x whose patches are its pixels (1x1, stride 1), unless it is to be
+ * normalised on the way.
  *
  * Every block is summed from zero and then added to the sums so far: two levels of summation keep the rounding error
  * far below that of one long chain over all pixels. */
 #include "conv.h"
 #include "isa.h"
+#include "normalise.h"
 
 /* The outs of a tile for the pixels of a block, one line after the other; target has LINE_SLACK. */
 static void copy_outs(const struct weight_gradient_params *p, const float *dy, int64_t limit, int64_t pixel_begin,
@@ -24,9 +26,10 @@ static void copy_outs(const struct weight_gradient_params *p, const float *dy, i
     }
 }
 
-void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t task, void *scratch) {
-    const struct weight_gradient_params *p = params;
-    const struct patch_geometry *g = params;
+/* normaliser: as for igemm_task. */
+ALWAYS_INLINE void weight_gradient_task(const struct weight_gradient_params *p, void *const *buffers, const float *normaliser,
+                                        int64_t task, void *scratch) {
+    const struct patch_geometry *g = (const struct patch_geometry *)p;
     const int64_t reds = p->tap_rows * p->tap_cols * p->channels;
     const int64_t red_blocks = ceil_div(reds, p->red_block), out_blocks = ceil_div(p->outs, p->out_block);
     const int64_t red_begin = task % red_blocks * p->red_block;
@@ -55,7 +58,7 @@ void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t t
     /* Pixels at a fixed distance from each other are read where they are. */
     const int dy_in_place = p->out_row_stride == p->grid_cols * p->out_col_stride &&
                             p->out_image_stride == p->grid_rows * p->out_row_stride && p->out_col_stride % ALIASING;
-    const int x_is_lines = patch_is_pixel(g) && p->col_stride % ALIASING;
+    const int x_is_lines = !normaliser && patch_is_pixel(g) && p->col_stride % ALIASING;
     const int64_t red_round = conv_round(red_count, VL);
 
     for (int64_t begin = pixel_begin; begin < pixel_end || begin == pixel_begin; begin += p->pixel_block) {
@@ -68,7 +71,10 @@ void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t t
         /* Vectors may reach into the next pixel's channels: what their last lanes sum up is dropped. */
         const int x_in_place = x_is_lines && (begin + count - 1) * p->col_stride + red_begin + red_round <= reader.limit;
         struct pixel pixel = pixel_at(g, begin);
-        if (!x_in_place) patches_read(&reader, &pixel, count, red_begin, red_end, patches, NR, count * NR, NR);
+        if (normaliser)
+            normalise_block(normaliser + group * p->channels + red_begin, p->groups * p->channels,
+                            reader.x + begin * p->col_stride + red_begin, p->col_stride, count, red_count, patches, NR, NR, count * NR, 0);
+        else if (!x_in_place) patches_read(&reader, &pixel, count, red_begin, red_end, patches, NR, count * NR, NR);
 
         for (int64_t panel = 0; panel < panels; panel++) {
             gemm_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, red_count - panel * NR), VL)];
@@ -95,6 +101,14 @@ void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t t
             for (; i + VL <= count; i += VL) vf_store(line_target + i, vf_load(source + i));
             if (i < count) vf_store_first(line_target + i, vf_load(source + i), count - i);
         }
+}
+
+void KERNEL(weight_gradient)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    weight_gradient_task(params, buffers, NULL, task, scratch);
+}
+
+void KERNEL(weight_gradient_normalised)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    weight_gradient_task(params, buffers, buffers[3], task, scratch);
 }
 
 void KERNEL(sum_parts)(const void *params, void *const *buffers, int64_t task, void *scratch) {

@@ -14,7 +14,9 @@ static inline vh vh_set1(float value) { return value - (vh){0}; }
 static inline vh vh_clip(vh x, float low, float high) {
     return (vh)_mm256_min_ps((__m256)vh_set1(high), _mm256_max_ps((__m256)vh_set1(low), (__m256)x));
 }
-static inline __mmask8 vh_lanes_until(int64_t i, int64_t end) { return (__mmask8)(end - i < 8 ? (1 << (end - i)) - 1 : 255); }
+static inline __mmask8 vh_lanes_until(int64_t i, int64_t end) {
+    return (__mmask8)(end <= i ? 0 : end - i < 8 ? (1 << (end - i)) - 1 : 255); /* a panel of 24 may have 8 outs in use */
+}
 static inline vh vh_load_until(const float *x, int64_t i, int64_t end) {
     return (vh)_mm256_maskz_loadu_ps(vh_lanes_until(i, end), x + i);
 }

@@ -192,7 +192,7 @@ unary_backward_params = unary_params
 softmax_backward_params = softmax_params
 cross_entropy_backward_params = cross_entropy_params
 max_pool_backward_params = max_pool_params
-batch_norm_statistics_params = batch_norm_finalize_params = batch_norm_normalise_params = batch_norm_backward_partial_params = batch_norm_backward_finalize_params = batch_norm_backward_input_params = batch_norm_params
+batch_norm_statistics_params = batch_norm_finalize_params = batch_norm_normalise_params = batch_norm_normaliser_params = batch_norm_backward_partial_params = batch_norm_backward_finalize_params = batch_norm_backward_input_params = batch_norm_params
 
 
 def kernel_tasks(str kernel not None, bytes params not None):
@@ -222,7 +222,7 @@ def kernel_tasks(str kernel not None, bytes params not None):
         return resample_tasks(<const resample_members *>p)
     if kernel in ("batch_norm_statistics", "batch_norm_backward_partial"):
         return batch_norm_partial_tasks(<const batch_norm_members *>p)
-    if kernel in ("batch_norm_finalize", "batch_norm_backward_finalize"):
+    if kernel in ("batch_norm_finalize", "batch_norm_normaliser", "batch_norm_backward_finalize"):
         return batch_norm_finalize_tasks(<const batch_norm_members *>p)
     if kernel in ("batch_norm_normalise", "batch_norm_backward_input"):
         return batch_norm_rows_tasks(<const batch_norm_members *>p)

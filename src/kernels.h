@@ -39,14 +39,18 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(copies, struct copies_params, 2)                                                                                 \
     X(pack_panels, struct pack_panels_params, 3)                                                                       \
     X(igemm, struct igemm_params, 5)                                                                                   \
+    X(igemm_normalised, struct igemm_params, 6)                                                                        \
     X(conv_lines, struct conv_lines_params, 5)                                                                         \
     X(weight_gradient, struct weight_gradient_params, 3)                                                               \
+    X(weight_gradient_normalised, struct weight_gradient_params, 4)                                                    \
     X(weight_gradient_lines, struct weight_gradient_lines_params, 3)                                                   \
     X(spread_lines, struct spread_lines_params, 3)                                                                     \
     X(sum_parts, struct sum_parts_params, 2)                                                                           \
     X(depthwise, struct depthwise_params, 5)                                                                           \
+    X(depthwise_normalised, struct depthwise_params, 6)                                                                \
     X(expanded_depthwise, struct expanded_depthwise_params, 7)                                                         \
     X(depthwise_weight_gradient, struct depthwise_weight_gradient_params, 3)                                           \
+    X(depthwise_weight_gradient_normalised, struct depthwise_weight_gradient_params, 4)                                \
     X(winograd_filters, struct winograd_filters_params, 2)                                                             \
     X(winograd_inputs, struct winograd_params, 3)                                                                      \
     X(winograd, struct winograd_params, 7)                                                                             \
@@ -69,6 +73,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(batch_norm_statistics, struct batch_norm_params, 2)                                                              \
     X(batch_norm_finalize, struct batch_norm_params, 6)                                                                \
     X(batch_norm_normalise, struct batch_norm_params, 6)                                                               \
+    X(batch_norm_normaliser, struct batch_norm_params, 5)                                                              \
     X(batch_norm_backward_partial, struct batch_norm_params, 7)                                                        \
     X(batch_norm_backward_finalize, struct batch_norm_params, 3)                                                       \
     X(batch_norm_backward_input, struct batch_norm_params, 9)                                                          \

@@ -18,7 +18,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
 
-    families = ("winograd", "batch_norm", "conv", "dropout", "expanded", "loss", "matmul", "max_pool", "movement", "optimizer", "pointwise", "reduce", "resample", "softmax")
+    families = ("winograd", "batch_norm", "conv", "dropout", "expanded", "loss", "matmul", "max_pool", "movement", "normalised", "optimizer", "pointwise", "reduce", "resample", "softmax")
 
     def devices(self) -> Sequence[Device]:
         return [Device("cpu", 0, processor_name(), "cpu", "native", f"Cython, {_kernels.active_isa()}", memory())]
@@ -32,6 +32,14 @@ class CpuBackend(Backend):
         from .expanded import join_expansions
 
         join_expansions(graph, force)
+
+    def settle(self, graph: Graph, device: Device, force: Mapping[str, str], precision: str) -> None:
+        """Also lets the readers of batch norms normalise, unless an algorithm is forced for those."""
+        from .normalised import normalise_at_readers
+
+        super().settle(graph, device, force, precision)
+        if "BatchNormTraining" not in force and normalise_at_readers(graph):
+            super().settle(graph, device, force, precision)
 
     def link(self, plan: Plan, device: Device) -> Program:
         return CpuProgram(plan, device)

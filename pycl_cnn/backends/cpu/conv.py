@@ -423,7 +423,7 @@ class WeightGradient(CpuAlgorithm):
         sizes = self.blocks(g)
         target: Buffer = At(None) if sizes["parts"] > 1 else node.outputs[0]
         outs = g.out_channels // g.groups
-        calls = [conv_launch(self.kernel, (*node.inputs, target), **gradient_members(g, g.groups), outs=outs, **sizes)]
+        calls = [conv_launch(self.kernel, (*node.inputs[:2], target), **gradient_members(g, g.groups), outs=outs, **sizes)]
         if sizes["parts"] > 1:
             count = node.outputs[0].spec.size
             calls.append(conv_launch("sum_parts", (At(None), node.outputs[0]), parts=sizes["parts"], count=count))
@@ -474,7 +474,7 @@ class DepthwiseWeightGradient(CpuAlgorithm):
         taps = g.kernel[0] * g.kernel[1]
         total = At(None, sizes["parts"] * size)
         return [
-            conv_launch("depthwise_weight_gradient", (*node.inputs, At(None)), **gradient_members(g, 1), **sizes),
+            conv_launch("depthwise_weight_gradient", (*node.inputs[:2], At(None)), **gradient_members(g, 1), **sizes),
             conv_launch("sum_parts", (At(None), total), parts=sizes["parts"], count=size // 4),
             *copy_launch(total, node.outputs[0], (g.channels, taps), (1, g.channels), (taps, 1)),
         ]
