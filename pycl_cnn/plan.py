@@ -50,6 +50,11 @@ class Step:
     node: Node
     workspace: Storage | None = None
 
+    @property
+    def once(self) -> bool:
+        """Whether the host does it when weights are loaded (Algorithm.once)."""
+        return self.node.algorithm is not None and bool(self.node.algorithm.once)
+
 
 @dataclass(eq=False)
 class Plan:

@@ -247,7 +247,7 @@ def test_a_device_that_was_short_of_memory_is_asked_again_by_the_next_process(wh
 def test_only_the_kernel_that_failed_loses_its_variant(where):
     """Of a unit with two tuned kernels, one of which did not build; where its result alone is wrong both are suspects."""
     variants = {name: Variant.of(name, MR=2) for name in ("conv_igemm", "winograd")}
-    unit = check.Unit("Conv by both", ("conv_igemm.conv_igemm -DMR=2 #0", "winograd.winograd_input #0"), None, (), None, tuple(variants.items()))
+    unit = check.Unit("Conv by both", ("conv_igemm.conv_igemm -DMR=2 #0", "winograd.winograd_input #0"), None, (), (), None, tuple(variants.items()))
     device_check = check.device_check(where.index)
     assert device_check._suspects(unit) == list(variants.items())
     device_check._verdicts[unit.kernels[0]] = check.Verdict(unit.kernels[0], unit.kernels[:1], False, problem="does not build")

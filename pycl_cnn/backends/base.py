@@ -71,6 +71,8 @@ class Algorithm:
     reason: ClassVar[str] = "the only one"
     #: whether its results are plain sums of products, rounded as such; others are left out by ``precision="exact"``
     exact: ClassVar[bool] = True
+    #: whether it runs on the host when weights are loaded, on states that then need not be on the device
+    once: ClassVar[bool] = False
 
     def supports(self, node: Node, device: Device) -> bool:
         """Whether it can do this node on this device."""
@@ -247,7 +249,8 @@ class Memory:
     @classmethod
     def of(cls, plan: Plan) -> Memory:
         """Bytes that a plan needs."""
-        given = sum(s.nbytes for s in plan.storages if s.kind is Kind.SCRATCH and not s.value.node.inputs)
+        read = {plan.places[value] for step in plan.setup if not step.once for value in step.node.inputs}
+        given = sum(s.nbytes for s in plan.storages if s.kind is Kind.SCRATCH and not s.value.node.inputs and s in read)
         return cls(
             states=plan.nbytes(Kind.STATE),
             weights=plan.nbytes(Kind.CONSTANT, Kind.SETUP),

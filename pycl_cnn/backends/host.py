@@ -1,7 +1,7 @@
 """Steps that run on the host, for every backend, between the backend's kernels.
 
 NumPy evaluates two kinds of node: `HostOp`, which is written for it, and movements of elements that are not four bytes long, which is
-what kernels move. A node for which a device has no kernel left that is right is done by the CPU backend's kernel. Nothing is hidden: such steps
+what kernels move; and of what depends on weights alone what the device's kernels want packed (`Once`). A node for which a device has no kernel left that is right is done by the CPU backend's kernel. Nothing is hidden: such steps
 have the algorithms "numpy" and "cpu", and say in `explain` what is copied.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from ..graph import Graph, Node, Value
 from ..ops.base import Op
 from ..ops.host import HostOp
+from ..ops.leaf import State
 from ..ops.movement import Concat, Copy, Expand, Flip, Pad, Slice, Transpose
 from .base import Algorithm, Device
 from .strided import MAX_RANK
@@ -45,6 +46,23 @@ class HostStep(Algorithm):
         """What such a step costs on a device that is not the host."""
         down, up = (sum(value.nbytes for value in dict.fromkeys(values)) / 1024 for values in (node.inputs, node.outputs))
         return f"copies {down:.1f} KiB to the host, {up:.1f} KiB back"
+
+
+class Once(HostStep):
+    """What depends on a fixed state alone, by NumPy when weights are loaded: no kernel is compiled for it. The operation has a method `once`."""
+
+    name = "numpy, once"
+    once = True
+
+    def supports(self, node: Node, device: Device) -> bool:
+        state = node.inputs[0].op
+        return isinstance(state, State) and state.fixed
+
+    def why(self, node: Node, device: Device) -> str:
+        return "depends on weights alone"
+
+    def runner(self, node: Node) -> Callable[..., Sequence[np.ndarray]]:
+        return lambda array: (node.op.once(array),)  # type: ignore[attr-defined]
 
 
 class NativeStep(HostStep):
@@ -89,6 +107,6 @@ def evaluate(run: Callable[..., Sequence[np.ndarray]], node: Node, read: Callabl
             write(value, np.asarray(result, value.dtype))
 
 
-HOST_STEP, NATIVE_STEP = HostStep(), NativeStep()
+HOST_STEP, NATIVE_STEP, ONCE = HostStep(), NativeStep(), Once()
 #: The last choice of every backend that has kernels.
 HOST_ALGORITHMS: dict[type[Op], list[Algorithm]] = {op: [HOST_STEP] for op in (HostOp, Transpose, Copy, Expand, Slice, Flip, Pad, Concat)}

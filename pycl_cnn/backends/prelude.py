@@ -2,13 +2,13 @@
 
 An OpenCL compiler takes a quarter of a second for each kernel; folding a batch norm takes microseconds. So the part of a graph that
 depends only on states which no run updates (folded batch norms, transposed weights) is cut off before a device's algorithms are chosen.
-Its results become states of what is left; packing them as the device's kernels want them stays with the device.
+Its results become states of what is left; NumPy packs them as the device's kernels want them (host.Once).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,7 +48,21 @@ class Prelude:
 
 
 def cut_off(graph: Graph) -> Prelude | None:
-    """Take what depends on weights alone out of `graph`, which gets states "prelude.N" in its place; None where there is nothing to do."""
+    """Take what depends on weights alone out of `graph`, which gets states "prelude.N" in its place; None where there is nothing to do.
+
+    States that no run updates are marked as fixed.
+    """
+    prelude = _cut_off(graph)
+    for name, value in list(graph.states.items()):
+        if value not in graph.updates:
+            assert isinstance(value.op, State)
+            with graph.at(value.node):
+                graph.states[name] = graph.apply(replace(value.op, fixed=True))
+            graph.replace(value, graph.states[name])
+    return prelude
+
+
+def _cut_off(graph: Graph) -> Prelude | None:
     from . import backend
 
     fixed, nodes = FixedNodes(graph), graph.nodes()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..geometry import ConvGeometry
 from ..ops.conv import Conv, ConvBackwardInput
 
@@ -33,6 +35,29 @@ def tile_grid(outputs: tuple[int, ...], tile: int) -> tuple[int, int]:
 def tiles_of(outputs: tuple[int, ...], tile: int) -> int:
     """Tiles of tile x tile outputs in images of shape `outputs`."""
     return outputs[0] * math.prod(tile_grid(outputs, tile))
+
+
+#: G of a tile: rows of taps become frequencies (kernels_cl/winograd_tile.cl).
+_FILTER_MATRICES = {
+    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    4: ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
+    6: (
+        *((1, 0, 0), (-2 / 9, -2 / 9, -2 / 9), (-2 / 9, 2 / 9, -2 / 9), (1 / 90, 1 / 45, 2 / 45), (1 / 90, -1 / 45, 2 / 45)),
+        *((32 / 45, 16 / 45, 8 / 45), (32 / 45, -16 / 45, 8 / 45), (0, 0, 1)),
+    ),
+}
+
+
+def transformed_filters(taps: np.ndarray, tile: int) -> np.ndarray:
+    """G g G^T [frequencies, filters] of 3x3 taps [9, filters]."""
+    g = np.array(_FILTER_MATRICES[tile])
+    both = np.kron(g, g).astype(np.float32)
+    filters = taps.shape[1]
+    result = np.empty((len(both), filters), np.float32)
+    # In small products: a BLAS that gives one of so few terms to several threads takes ten times as long.
+    few = math.gcd(filters, 256)
+    np.matmul(both, taps.reshape(9, -1, few).swapaxes(0, 1), out=result.reshape(len(both), -1, few).swapaxes(0, 1))
+    return result
 
 
 @dataclass(frozen=True)

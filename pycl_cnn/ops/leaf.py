@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class State(Op):
     user_shape: tuple[int, ...]
     trainable: bool = False
     moves: tuple[Op, ...] = ()
+    fixed: bool = False  # no run updates it
 
     @classmethod
     def plain(cls, label: str, shape: tuple[int, ...], trainable: bool = False) -> State:
@@ -62,7 +63,7 @@ class State(Op):
     def moved(self, move: Op) -> State:
         """The same state stored one `move` further."""
         (spec,) = move.infer(floats(*self.shape))
-        return State(self.label, spec.shape, self.user_shape, self.trainable, (*self.moves, move))
+        return replace(self, shape=spec.shape, moves=(*self.moves, move))
 
     def inverse(self) -> tuple[Op, ...]:
         """The moves from the stored array back to the user's."""

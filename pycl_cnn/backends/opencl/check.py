@@ -22,12 +22,12 @@ from ...cache import read_cache, update_cache
 from ...errors import DeviceWarning
 from ...graph import Graph, Node, Value
 from ...ops.base import Op, Spec
-from ...ops.leaf import Constant
+from ...ops.leaf import Constant, State
 from ...plan import Storage, does_work, make_plan, protect
 from ...tuning.database import TuningError
 from ...tuning.space import Variant
 from ..base import Algorithm, Device
-from ..host import HostStep
+from ..host import HostStep, evaluate
 from . import trials
 from .call import At, OpenClAlgorithm, Table, Zeros
 from .devices import made_once
@@ -63,6 +63,7 @@ class Unit:
     kernels: tuple[str, ...]
     op: Op
     specs: tuple[Spec, ...]
+    fixed: tuple[bool, ...]  # which operands are states that no run updates: those are packed on the host
     algorithm: Algorithm
     choices: tuple[tuple[str, Variant], ...] = ()  # of tuning, by family
 
@@ -102,28 +103,33 @@ class DeviceCheck:
         if not isinstance(algorithm, OpenClAlgorithm) or type(node.op).reference is Op.reference:
             return None
         specs, tuning = tuple(value.spec for value in node.inputs), self.context.tuning
-        key = (node.op, specs, algorithm, tuning, tuning.state)
+        fixed = tuple(isinstance(value.op, State) and value.op.fixed for value in node.inputs)
+        key = (node.op, specs, fixed, algorithm, tuning, tuning.state)
         with self._lock:
             if key not in self._units:
                 if len(self._units) >= MOST_UNITS:  # many shapes, of which few come again
                     self._units.clear()
-                self._units[key] = self._new_unit(node.op, specs, algorithm)
+                self._units[key] = self._new_unit(node.op, specs, fixed, algorithm)
             return self._units[key]
 
-    def _new_unit(self, op: Op, specs: tuple[Spec, ...], algorithm: Algorithm) -> Unit | None:
+    def _new_unit(self, op: Op, specs: tuple[Spec, ...], fixed: tuple[bool, ...], algorithm: Algorithm) -> Unit | None:
         tuning, choices = self.context.tuning, dict[str, Variant]()
         with tuning.trying(tuning.forced) as asked:
-            kernels = self._kernels(self._isolated(op, specs, algorithm))
+            kernels = self._kernels(self._isolated(op, specs, fixed, algorithm))
         for family, _, variant in asked:
             choices.setdefault(family.name, variant)
         # Inputs are counted: bias and residual are branches of a kernel.
         what = f"{type(op).__name__} by {algorithm.name}, {len(specs)} inputs"
-        return Unit(what, kernels, op, specs, algorithm, tuple(choices.items())) if kernels else None
+        return Unit(what, kernels, op, specs, fixed, algorithm, tuple(choices.items())) if kernels else None
 
-    def _isolated(self, op: Op, specs: Sequence[Spec], algorithm: Algorithm) -> Graph:
+    def _isolated(self, op: Op, specs: Sequence[Spec], fixed: Sequence[bool], algorithm: Algorithm) -> Graph:
         """A graph with one node and what its algorithm inserts, lowered. What is inserted is tried together with the node."""
         graph = Graph()
-        outputs = graph.add(op, *(graph.input(f"x{number}", spec.shape, spec.dtype) for number, spec in enumerate(specs)))
+        operands = [
+            graph.state(State(str(number), spec.shape, spec.shape, fixed=True)) if keeps else graph.input(str(number), spec.shape, spec.dtype)
+            for number, (spec, keeps) in enumerate(zip(specs, fixed, strict=True))
+        ]
+        outputs = graph.add(op, *operands)
         graph.outputs = list(outputs)
         protect(graph)
         self.backend.adopt(graph, outputs[0].node, algorithm, self.device, "")
@@ -257,14 +263,14 @@ class DeviceCheck:
             if unit.algorithm.supports(_node(small, specs), self.device):
                 try:
                     with self.context.tuning.trying(forced):
-                        graph = self._isolated(small, specs, unit.algorithm)
+                        graph = self._isolated(small, specs, unit.fixed, unit.algorithm)
                         same = set(self._kernels(graph)) >= set(unit.kernels)
                 except TuningError:  # too small for the variant
                     continue
                 if same:
                     return (small, specs), graph, forced
         with self.context.tuning.trying(forced):
-            return (unit.op, unit.specs), self._isolated(unit.op, unit.specs, unit.algorithm), forced
+            return (unit.op, unit.specs), self._isolated(unit.op, unit.specs, unit.fixed, unit.algorithm), forced
 
 
 class Trial:
@@ -274,7 +280,7 @@ class Trial:
         self.unit, self.check = unit, check
         (self.op, self.specs), graph, choices = check.sample(unit)
         #: what a kernel should have done for the algorithm, but the host does
-        self.hosted = ", ".join(node.label for node in graph.nodes() if isinstance(node.algorithm, HostStep))
+        self.hosted = ", ".join(node.label for node in graph.nodes() if isinstance(node.algorithm, HostStep) and not node.algorithm.once)
         if self.hosted:
             return
         self.inputs = operands(self.op, self.specs)
@@ -286,17 +292,20 @@ class Trial:
         """Put the lowered sample into the payload."""
         check = self.check
         plan = make_plan(graph, lambda node: node.algorithm.workspace(node, check.device))
-        given: Mapping[Value, np.ndarray] = dict(zip(graph.inputs, self.inputs, strict=True))
+        given: dict[Value, np.ndarray] = {value: self.inputs[int(value.op.label)] for value in [*graph.inputs, *graph.states.values()]}  # type: ignore[attr-defined]
+        for step in plan.setup:
+            if step.once:
+                evaluate(step.node.algorithm.runner(step.node), step.node, given.__getitem__, given.__setitem__)
         self.places: dict[Storage, int] = {}
         for value, storage in plan.places.items():
             if storage not in self.places and storage.nbytes:
                 array = given.get(value, value.op.array if isinstance(value.op, Constant) else None)
                 self.places[storage] = self.payload.place(_poison(storage.nbytes) if array is None else array)
-        steps = [*plan.setup, *plan.run]
+        steps = [step for step in (*plan.setup, *plan.run) if not step.once]
         for step in steps:
             if step.workspace is not None:
                 self.places[step.workspace] = self.payload.place(_poison(step.workspace.nbytes))
-        self.read_only = {plan.places[value] for value in plan.places if not value.node.inputs}
+        self.read_only = {plan.places[value] for value in plan.places if not value.node.inputs or value in given}
         for step in steps:
             for call in step.node.algorithm.calls(step.node, check.context):
                 if 0 in call.global_size:

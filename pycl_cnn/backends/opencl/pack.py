@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ...ops.base import Op, Spec, floats
+from ..base import Algorithm
+from ..host import ONCE
 from .call import At, Call, Context, Node, OpenClAlgorithm, Table
 from .sizes import blocks, grid, stream
 
@@ -41,6 +44,25 @@ class PackPanels(Op):
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
         return (floats(max(p.place + p.size for p in self.panels)),)
+
+    def once(self, weight: np.ndarray) -> np.ndarray:
+        result = np.zeros(max(p.place + p.size for p in self.panels), np.float32)
+        for p in self.panels:
+            panels = result[p.place : p.place + p.size].reshape(p.groups, blocks(p.outs, p.width), len(p.taps), p.reds, p.width)
+            fill_panels(panels, weight, p.outs, [tap * p.tap_stride for tap in p.taps], p.group_stride, p.out_stride, p.red_stride)
+        return result
+
+
+def fill_panels(panels: np.ndarray, weight: np.ndarray, outs: int, taps: Sequence[int], group_stride: int, out_stride: int, red_stride: int) -> None:
+    """Write the panels [group, panel, tap, red, lane], zeros so far. Strides, and the places of a filter's taps, are in floats."""
+    flat = np.ascontiguousarray(weight).reshape(-1)
+    groups, _, _, reds, width = panels.shape
+    whole, rest = divmod(outs, width)
+    strides = [4 * n for n in (group_stride, width * out_stride, red_stride, out_stride)]
+    for number, place in enumerate(taps):
+        panels[:, :whole, number] = as_strided(flat[place:], (groups, whole, reds, width), strides)
+        if rest:
+            panels[:, whole, number, :, :rest] = as_strided(flat[place + whole * width * out_stride :], (groups, reds, rest), (strides[0], *strides[2:]))
 
 
 class Pack(OpenClAlgorithm):
@@ -80,4 +102,4 @@ def lay_out(panels: Sequence[Panels]) -> PackPanels:
     return PackPanels(tuple(placed))
 
 
-ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {PackPanels: [Pack()]}
+ALGORITHMS: dict[type[Op], list[Algorithm]] = {PackPanels: [ONCE, Pack()]}

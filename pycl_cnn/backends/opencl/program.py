@@ -6,8 +6,10 @@ buffer or several where the device limits their length; inputs are copied to the
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +19,14 @@ from ...ops.leaf import Constant
 from ...plan import Kind, Plan, Step, Storage
 from ...report.profile import Span
 from ..base import Device, Memory, Program
-from ..host import HostStep
+from ..host import HostStep, evaluate
 from .call import At, Call, OpenClAlgorithm, Table, Zeros
 from .devices import import_pyopencl
 from .launch import HostLaunch, Launch
 from .programs import Context
 
 KEPT = (Kind.STATE, Kind.CONSTANT, Kind.SETUP)
+THREADS = 4  # at most that pack weights, each of which holds one
 
 
 class OpenClProgram(Program):
@@ -100,24 +103,36 @@ class OpenClProgram(Program):
 
     def _store_states(self, stored: Mapping[str, np.ndarray]) -> None:
         plan = self.plan
+        given = {plan.places[plan.graph.states[name]]: array for name, array in stored.items()}
+        once = [step for step in plan.setup if step.once]
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+            list(pool.map(lambda step: self._do_once(step, given), once))
+        rest = [step for step in plan.setup if step not in once]
+        read = {plan.places[value] for step in rest for value in step.node.inputs}
         temporary: dict[Storage, Any] = {}
-        for name, array in stored.items():
-            storage = plan.places[plan.graph.states[name]]
-            if storage.kind is not Kind.STATE:
+        for storage, array in given.items():
+            if storage.kind is Kind.STATE:
+                self._upload(self.kept[storage], array)
+            elif storage in read:
                 temporary[storage] = self.context.buffer(storage.nbytes)
-            self._upload(self.kept[storage] if storage.kind is Kind.STATE else temporary[storage], array)
-        if not plan.setup:
+                self._upload(temporary[storage], array)
+        if not rest:
             return
         for value, storage in plan.places.items():
             if isinstance(value.op, Constant) and storage.kind is Kind.SCRATCH:
                 temporary[storage] = self.context.buffer(storage.nbytes)
                 self._upload(temporary[storage], value.op.array)
         before = self.table_bytes
-        launches, _ = self._make_launches(plan.setup, {**self.kept, **temporary}, [self.context.buffer(nbytes) for nbytes in plan.setup_arenas])
+        launches, _ = self._make_launches(rest, {**self.kept, **temporary}, [self.context.buffer(nbytes) for nbytes in plan.setup_arenas])
         for launch in launches:
             launch.enqueue()
         self.context.queue.finish()
         self.table_bytes = before  # those of the setup are given back
+
+    def _do_once(self, step: Step, given: Mapping[Storage, np.ndarray]) -> None:
+        """A step on the host whose inputs are states, and whose output is kept."""
+        places = self.plan.places
+        evaluate(step.node.algorithm.runner(step.node), step.node, lambda value: given[places[value]], lambda value, array: self._upload(self.kept[places[value]], array))
 
     @property
     def memory(self) -> Memory:

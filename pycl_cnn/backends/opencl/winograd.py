@@ -6,14 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput
 from ...tuning.database import Choice
 from ...tuning.space import Family, Limits, Problem, Space, Variant
+from ..base import Algorithm
+from ..host import ONCE
 from ..matrices import row_of_pixels
-from ..winograd import TILES, FilterView, filter_view, frequencies, padding_before, three_by_three, tile_grid, tiles_of
+from ..winograd import TILES, FilterView, filter_view, frequencies, padding_before, three_by_three, tile_grid, tiles_of, transformed_filters
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
 from .conv import clipped, epilogue_arguments, product_call, roles, source_arguments
+from .pack import fill_panels
 from .sizes import blocks, channels_per_item, clamp, grid
 from .tiles import PRODUCT, Tile, product_problem
 
@@ -140,6 +145,13 @@ class TransformFilters(Op):
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
         return (floats(frequencies(self.tile) * blocks(self.outs, self.width) * self.reds * self.width),)
 
+    def once(self, weight: np.ndarray) -> np.ndarray:
+        view = self.view
+        places = [view.offset + r * view.tap_row_stride + s * view.tap_column_stride for r in range(3) for s in range(3)]
+        taps = np.zeros((9, blocks(self.outs, self.width), self.reds, self.width), np.float32)
+        fill_panels(taps.swapaxes(0, 1)[None], weight, self.outs, places, 0, view.out_stride, view.red_stride)
+        return transformed_filters(taps.reshape(9, -1), self.tile).reshape(-1)
+
 
 class TransformFiltersKernel(OpenClAlgorithm):
     name = "winograd_filters"
@@ -247,8 +259,8 @@ class Winograd(OpenClAlgorithm):
         return [into, multiply, back]
 
 
-ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {
+ALGORITHMS: dict[type[Op], list[Algorithm]] = {
     Conv: [Winograd()],
     ConvBackwardInput: [Winograd()],
-    TransformFilters: [TransformFiltersKernel()],
+    TransformFilters: [ONCE, TransformFiltersKernel()],
 }
