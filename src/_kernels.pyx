@@ -447,19 +447,20 @@ cdef extern from "conv.h" nogil:
 
 cdef extern from "winograd.h" nogil:
     struct winograd_form:
-        int64_t tile, kernel, step
+        int64_t tile, kernel, step, short_rows, short_cols
     int64_t winograd_products(const winograd_form *f)
     int64_t winograd_side(const winograd_form *f)
     int64_t winograd_depth(const winograd_form *f, int64_t channels)
     bint winograd_phases_share(const winograd_form *f, int64_t channels)
     struct winograd_filters_members "winograd_filters_params":
-        int64_t tile, kernel, step, panels, floats
+        int64_t tile, kernel, step, short_rows, short_cols, panels, floats
     struct winograd_members "winograd_params":
-        int64_t tile, kernel, step, images, rows, cols, channels, first_channels, out_rows, out_cols, outs, pad_top, pad_left
+        int64_t tile, kernel, step, short_rows, short_cols, images, rows, cols, channels, first_channels, out_rows, out_cols, outs
+        int64_t grid_rows, grid_cols, pad_top, pad_left, out_step, out_top, out_left
         int64_t panel_width, tile_block, panel_block, transformed, taps, activation
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":
-        int64_t tile, kernel, step, images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
+        int64_t tile, kernel, step, short_rows, short_cols, images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
         int64_t parts, group_rows, group_block, channel_block, tile_block, transformed
     int64_t winograd_gradient_tiles(const winograd_gradient_members *p)
     int64_t winograd_gradient_groups(const winograd_gradient_members *p)
@@ -732,15 +733,16 @@ def expanded_depthwise_blocks(int64_t images, int64_t rows, int64_t grid_rows, i
     return {"panel_width": width, "row_block": row_block, "band_rows": min(row_block, max(2, 8 // row_step)), "channel_block": min(channels, channel_block)}
 
 
-def winograd_products_of(int64_t tile, int64_t kernel, int64_t step):
+def winograd_products_of(int64_t tile, int64_t kernel, int64_t step, int64_t short_rows, int64_t short_cols):
     """Products of a tile for each channel and out, of all phases."""
-    cdef winograd_form form = winograd_form(tile, kernel, step)
+    cdef winograd_form form = winograd_form(tile, kernel, step, short_rows, short_cols)
     return winograd_products(&form)
 
 
-def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t tiles, int64_t outs, int64_t channels, isa=None):
+def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_rows, int64_t short_cols, int64_t tiles, int64_t outs,
+                    int64_t channels, isa=None):
     """Default panel_width, tile_block, panel_block, transformed and taps of winograd, as a dict. tiles: of tile x tile outputs, of all images."""
-    cdef winograd_form form = winograd_form(tile, kernel, step)
+    cdef winograd_form form = winograd_form(tile, kernel, step, short_rows, short_cols)
     cdef int64_t width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
     cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), block, filters
     cdef bint taps
@@ -764,9 +766,10 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t tiles, i
     return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0, "taps": 0}
 
 
-def winograd_gradient_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t tiles, int64_t outs, int64_t channels, isa=None):
+def winograd_gradient_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_rows, int64_t short_cols, int64_t tiles, int64_t outs,
+                             int64_t channels, isa=None):
     """Default sizes of winograd_gradient's tasks, as a dict: the members from parts on."""
-    cdef winograd_form form = winograd_form(tile, kernel, step)
+    cdef winograd_form form = winograd_form(tile, kernel, step, short_rows, short_cols)
     cdef int64_t rows = tile_rows(isa), groups = conv_blocks(outs, rows), phases = step * step
     if winograd_phases_share(&form, channels):
         phases, channels = 1, 4 * channels

@@ -34,6 +34,7 @@ struct winograd_output {
     float *y;
     const float *bias, *residual; /* or NULL; residual is laid out as y */
     int64_t row_stride, col_stride, lanes;
+    int64_t top, bottom, left, right; /* the rows and columns of the tile that are stored */
     struct epilogue end;
 };
 
@@ -115,7 +116,7 @@ struct winograd_transforms {
                   int64_t frequency_stride, int64_t block, int64_t block_stride);
     void (*phases)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
                    int64_t frequency_stride, int64_t block, int64_t block_stride);
-    void (*output)(const float *m, int64_t frequency_stride, const struct winograd_output *out, int64_t rows, int64_t cols);
+    void (*output)(const float *m, int64_t frequency_stride, const struct winograd_output *out);
     void (*gradient)(const float *dy, int64_t row_stride, int64_t outs, int64_t end, int64_t down, int64_t across, int64_t rows,
                      float *z, int64_t frequency_stride);
     void (*filter_gradient)(const float *u, int64_t frequency_stride, vf *taps);
@@ -147,8 +148,9 @@ static void transform_row(const struct winograd_form *f, int64_t row, const floa
     for (int64_t phase = inner.first; phase < inner.first + inner.count; phase++) {
         const struct phase_place at = phase_at(f, phase);
         const struct winograd_taps source = {.taps = taps + (at.row * kernel + at.col) * floats, .floats = floats,
-                                             .rows = conv_blocks(kernel - at.row, f->step), .cols = conv_blocks(kernel - at.col, f->step),
-                                             .row_stride = f->step * kernel * floats, .col_stride = f->step * floats};
+                                             .rows = conv_blocks(kernel - f->short_rows - at.row, f->step),
+                                             .cols = conv_blocks(kernel - f->short_cols - at.col, f->step),
+                                             .row_stride = f->step * (kernel - f->short_cols) * floats, .col_stride = f->step * floats};
         const int ends = phase >= outer.first && phase < outer.first + outer.count;
         transforms_of(f)->filters(row, &source, u + (phase - inner.first) * floats, stride,
                                   ends ? u + last * stride + (phase - outer.first) * floats : NULL);
@@ -161,7 +163,7 @@ void KERNEL(winograd_filters)(const void *params, void *const *buffers, int64_t 
     const struct winograd_form *f = params;
     const int64_t side = winograd_side(f), panel = task / side, row = task % side;
     float *target = (float *)buffers[1] + (panel * winograd_products(f) + row * winograd_row_products(f, 0)) * p->floats;
-    transform_row(f, row, (const float *)buffers[0] + panel * f->kernel * f->kernel * p->floats, p->floats, target,
+    transform_row(f, row, (const float *)buffers[0] + panel * winograd_filter_taps(f) * p->floats, p->floats, target,
                   winograd_phases(f, row, 0).count * p->floats);
 }
 
@@ -170,7 +172,7 @@ struct tile_place {
 };
 
 static struct tile_place tile_at(const struct winograd_params *p, int64_t tile) {
-    const int64_t across = ceil_div(p->out_cols, p->tile), down = ceil_div(p->out_rows, p->tile);
+    const int64_t across = ceil_div(p->grid_cols, p->tile), down = ceil_div(p->grid_rows, p->tile);
     return (struct tile_place){tile / (across * down), tile / across % down * p->tile, tile % across * p->tile};
 }
 
@@ -222,8 +224,8 @@ static void multiply_frequency(const struct winograd_params *p, int64_t row, int
     const struct winograd_phases phases = winograd_phases(f, row, col);
     const int64_t side = winograd_side(f), frequencies = side * side, frequency = row * side + col, width = p->panel_width;
     const int64_t m_stride = winograd_product_floats(p), groups = ceil_div(count, MR), floats = winograd_input_floats(p);
-    /* Phases whose channels lie side by side are one product. */
-    const int shared = winograd_phases_share(f, p->channels), joined = shared || p->channels % CHUNK == 0;
+    /* Phases whose channels lie side by side are one product; so is none, which is zero. */
+    const int shared = winograd_phases_share(f, p->channels), joined = shared || p->channels % CHUNK == 0 || phases.count == 0;
     const int64_t calls = joined ? 1 : phases.count, reds = joined ? phases.count * p->channels : p->channels;
     m += frequency * width;
     for (int64_t group = 0; group < groups; group++) {
@@ -260,19 +262,23 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
             int64_t stride = winograd_phases(f, row, 0).count * floats;
             if (p->taps) {
                 filters = u, stride = winograd_stride(stride);
-                transform_row(f, row, (const float *)buffers[1] + panel * f->kernel * f->kernel * floats, floats, u, stride);
+                transform_row(f, row, (const float *)buffers[1] + panel * winograd_filter_taps(f) * floats, floats, u, stride);
             }
             for (int64_t col = 0; col < side; col++) multiply_frequency(p, row, col, count, v, filters + col * stride, sizes, m);
         }
         struct winograd_output target = {.bias = buffers[2] ? (const float *)buffers[2] + out : NULL,
-                                         .row_stride = p->out_cols * p->outs, .col_stride = p->outs, .lanes = lanes,
+                                         .row_stride = p->out_step * p->out_cols * p->outs, .col_stride = p->out_step * p->outs,
+                                         .lanes = lanes,
                                          .end = epilogue(p->activation, p->alpha, p->beta)};
         for (int64_t tile = 0; tile < count; tile++) {
             const struct tile_place place = tile_at(p, begin + tile);
-            const int64_t offset = ((place.image * p->out_rows + place.row) * p->out_cols + place.col) * p->outs + out;
+            const int64_t y_row = p->out_top + p->out_step * place.row, y_col = p->out_left + p->out_step * place.col;
+            const int64_t offset = ((place.image * p->out_rows + y_row) * p->out_cols + y_col) * p->outs + out;
+            target.top = inside_from(y_row, p->out_step), target.bottom = min_i64(p->tile, inside_from(y_row - p->out_rows, p->out_step));
+            target.left = inside_from(y_col, p->out_step), target.right = min_i64(p->tile, inside_from(y_col - p->out_cols, p->out_step));
             target.y = (float *)buffers[4] + offset;
             target.residual = buffers[3] ? (const float *)buffers[3] + offset : NULL;
-            transforms_of(f)->output(m + tile * m_stride, width, &target, p->out_rows - place.row, p->out_cols - place.col);
+            transforms_of(f)->output(m + tile * m_stride, width, &target);
         }
     }
 }

@@ -21,24 +21,28 @@
  * The filter of a phase with a tap too few is zero at the point infinity, the last frequency of a row or column: there only the full
  * phases are multiplied. For kernels of 3 these are (2t + 1)^2 products instead of (3t)^2: 25/36 with tiles of 2, 9/16 with tiles of 4;
  * for kernels of 7 (r = 4) 169/784 with tiles of 4. Phases are in an order in which those of every frequency are neighbours:
- * short columns, full, short rows, short both. */
+ * short columns, full, short rows, short both.
+ *
+ * The input gradient for a stride of 2 has phases of the output, dx[2i + a, 2j + b]: convolutions with stride 1 of one transformed dy,
+ * with every second tap turned around, again with a zero for a tap too few. */
 #ifndef PYCL_CNN_WINOGRAD_H
 #define PYCL_CNN_WINOGRAD_H
 
 #include "conv.h"
 
-/* Stride 1: kernels of 3, tiles of 2, 4, 6; stride 2: kernels of 3 and 4, tiles of 2 and 4; kernels of 7 and 8, tiles of 4. */
+/* Stride 1: kernels of 3, tiles of 2, 4, 6, and as the phases of an input gradient kernels of 2 and 4; stride 2: kernels of 3 and 4, tiles of 2 and 4; kernels of 7 and 8, tiles of 4. */
 #define WINOGRAD_MEMBERS                                                                                               \
     int64_t tile;   /* outputs a side */                                                                               \
     int64_t kernel; /* taps a side */                                                                                  \
-    int64_t step;   /* the stride */
+    int64_t step;   /* the stride */                                                                                   \
+    int64_t short_rows, short_cols; /* of stride 1: whether there is a tap less, which counts as zero */
 
 struct winograd_form {
     WINOGRAD_MEMBERS
 };
 
 /* winograd_filters  panels of pack_panels -> panels of winograd
- * buffers: 0 taps [panel][kernel^2][channels][panel_width], 1 [panel][frequency][phase][channels][panel_width]
+ * buffers: 0 taps [panel][tap rows][tap cols][channels][panel_width], 1 [panel][frequency][phase][channels][panel_width]
  * A task makes a row of the frequencies of a panel.
  * tasks: winograd_filters_tasks(); no scratch */
 struct winograd_filters_params {
@@ -59,7 +63,10 @@ struct winograd_params {
     int64_t images, rows, cols, channels;
     int64_t first_channels; /* of x, if the others are in buffer 6: a multiple of CHUNK; else all */
     int64_t out_rows, out_cols, outs;
-    int64_t pad_top, pad_left; /* output (0, 0) reads the input from (-pad_top, -pad_left) on */
+    int64_t grid_rows, grid_cols; /* outputs that tiles cover */
+    int64_t pad_top, pad_left;    /* output (0, 0) of the grid reads the input from (-pad_top, -pad_left) on */
+    int64_t out_step;             /* rows (columns) of y from an output of the grid to the next */
+    int64_t out_top, out_left;    /* where output (0, 0) of the grid lies in y; outputs outside of y are dropped */
     int64_t panel_width, tile_block, panel_block;
     int64_t transformed; /* whether there is buffer 5 */
     int64_t taps;        /* whether tasks transform the filters */
@@ -100,6 +107,11 @@ enum { GRADIENT_SLACK = 16 }; /* floats: whole vectors are written */
 /* Taps a side that a phase has at most: r of F(t, r). */
 static inline int64_t winograd_taps(const struct winograd_form *f) { return conv_blocks(f->kernel, f->step); }
 
+/* Taps of a packed filter. */
+static inline int64_t winograd_filter_taps(const struct winograd_form *f) {
+    return (f->kernel - f->short_rows) * (f->kernel - f->short_cols);
+}
+
 /* Frequencies of a row or column of a tile. */
 static inline int64_t winograd_side(const struct winograd_form *f) { return f->tile + winograd_taps(f) - 1; }
 
@@ -110,7 +122,7 @@ struct winograd_phases {
 
 static inline struct winograd_phases winograd_phases(const struct winograd_form *f, int64_t row, int64_t col) {
     const int64_t last = winograd_side(f) - 1;
-    if (f->step == 1) return (struct winograd_phases){0, 1};
+    if (f->step == 1) return (struct winograd_phases){0, !(f->short_rows && row == last) && !(f->short_cols && col == last)};
     if (f->kernel % 2 == 0 || (row < last && col < last)) return (struct winograd_phases){0, 4};
     if (row < last) return (struct winograd_phases){1, 2};
     return col < last ? (struct winograd_phases){0, 2} : (struct winograd_phases){1, 1};
@@ -141,7 +153,7 @@ static inline int64_t winograd_filters_tasks(const struct winograd_filters_param
 }
 
 static inline int64_t winograd_tiles(const struct winograd_params *p) {
-    return p->images * conv_blocks(p->out_rows, p->tile) * conv_blocks(p->out_cols, p->tile);
+    return p->images * conv_blocks(p->grid_rows, p->tile) * conv_blocks(p->grid_cols, p->tile);
 }
 
 static inline int64_t winograd_tasks(const struct winograd_params *p) {

@@ -123,15 +123,12 @@ static void NAME(transform_phases)(const struct winograd_input *p, const float *
 
 /* ---- outputs: y = A^T M A ----------------------------------------------------------------------------------------- */
 
-/* Transforms one tile of products m[frequency * frequency_stride + lane] into the outputs from (row, col) on, of which `rows` and
- * `cols` are inside of y. */
-static void NAME(transform_output)(const float *m, int64_t frequency_stride, const struct winograd_output *target, int64_t rows,
-                                   int64_t cols) {
+/* Transforms one tile of products m[frequency * frequency_stride + lane]. */
+static void NAME(transform_output)(const float *m, int64_t frequency_stride, const struct winograd_output *target) {
     const struct winograd_output out = *target;
     const int64_t row_stride = out.row_stride, col_stride = out.col_stride;
     const vf low = vf_set1(out.end.low), high = vf_set1(out.end.high);
     vf half[TILE * IN], line[IN], sums[TILE];
-    rows = min_i64(rows, TILE), cols = min_i64(cols, TILE);
     for (int64_t o = 0; o < out.lanes; o += VL, m += VL) {
         const float *column = m;
         UNROLL(1)
@@ -143,16 +140,16 @@ static void NAME(transform_output)(const float *m, int64_t frequency_stride, con
             for (int i = 0; i < TILE; i++) half[i * IN + j] = sums[i];
         }
         const vf bias = out.bias ? vf_load_until(out.bias, o, out.lanes) : (vf){0};
-        const int whole = cols == TILE && o + VL <= out.lanes && out.end.clips;
+        const int whole = out.left == 0 && out.right == TILE && o + VL <= out.lanes && out.end.clips;
         UNROLL(1)
-        for (int64_t i = 0; i < rows; i++) {
+        for (int64_t i = out.top; i < out.bottom; i++) {
             float *y = out.y + i * row_stride;
             const float *residual = out.residual ? out.residual + i * row_stride : NULL;
             NAME(output_line)(half + i * IN, sums);
             UNROLL(6)
             for (int j = 0; j < TILE; j++) sums[j] += bias;
             if (!whole) {
-                for (int64_t j = 0; j < cols; j++) {
+                for (int64_t j = out.left; j < out.right; j++) {
                     if (residual) sums[j] += vf_load_until(residual + j * col_stride, o, out.lanes);
                     vf_store_until(y + j * col_stride, finish(out.end, sums[j]), o, out.lanes);
                 }

@@ -137,21 +137,29 @@ STRIDED = [(1, 224, 3, 64, 7), (1, 56, 64, 128, 3), (1, 28, 256, 256, 3), (2, 14
 
 @pytest.mark.parametrize("images, size, channels, outs, kernel", STRIDED)
 def test_winograd_by_phases_keeps_its_promise_on_the_strided_layers_of_networks(images, size, channels, outs, kernel):
-    """With the same bits for any number of threads."""
+    """Forward and input gradient, with the same bits for any number of threads."""
     g = ConvGeometry.forward("conv", (images, size, size, channels), (outs, kernel, kernel, channels), stride=2, padding=(kernel - 1) // 2)
     x, w = operands_of(np.random.default_rng(channels), g.input_shape, g.weight_shape)
     operands = (np.maximum(x, 0), w / np.float32(kernel * np.sqrt(channels)))
-    expected = sum(patch @ operands[1][:, r, s].T.astype(np.float64) for (r, s), patch in patches_in_float64(g, operands[0]))
-    names = [name for name in names_of(pc.device("cpu"), Conv) if "strided" in name]
+    y = sum(patch @ operands[1][:, r, s].T.astype(np.float64) for (r, s), patch in patches_in_float64(g, operands[0]))
+    dy = (np.random.default_rng(1).standard_normal(y.shape) * (y > 0)).astype(np.float32)
+    padded = np.zeros((images, *(n + before + after for n, (before, after) in zip(g.size, g.padding, strict=True)), channels))
+    for r, s in np.ndindex(g.kernel):
+        padded[:, r : r + 2 * g.out[0] - 1 : 2, s : s + 2 * g.out[1] - 1 : 2] += dy @ operands[1][:, r, s].astype(np.float64)
+    (top, _), (left, _) = g.padding
+    dx = padded[:, top : top + size, left : left + size]
     before = pc.get_num_threads()
-    for name in names if kernel < 5 else names[:1]:
-        results = []
-        for threads in (1, 2):
-            pc.set_num_threads(threads)
-            results.append(run(Conv(g), operands, pc.device("cpu"), {"Conv": name}))
-        pc.set_num_threads(before)
-        assert np.abs(results[0] - expected).max() <= WINOGRAD * np.abs(expected).max(), name
-        np.testing.assert_array_equal(*results)
+    for kind, given, expected in ((Conv, operands, y), (ConvBackwardInput, (dy, operands[1]), dx)):
+        names = [name for name in names_of(pc.device("cpu"), kind) if "strided" in name]
+        assert len(names) == 2
+        for name in names if kernel < 5 else names[:1]:
+            results = []
+            for threads in (1, 2):
+                pc.set_num_threads(threads)
+                results.append(run(kind(g), given, pc.device("cpu"), {kind.__name__: name}))
+            pc.set_num_threads(before)
+            assert np.abs(results[0] - expected).max() <= WINOGRAD * np.abs(expected).max(), (kind, name)
+            np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("name", ["winograd", "winograd_2x2", "winograd_6x6"])

@@ -7,6 +7,7 @@ import pytest
 from helpers.tuning import CPU, GPU
 
 import pycl_cnn as pc
+from pycl_cnn.backends.cpu.winograd import OutputAxis
 from pycl_cnn.backends.opencl.call import device_context
 from pycl_cnn.backends.opencl.winograd import LEAST_GAIN, LINE, WINOGRAD_TILE, cost, direct_cost, tile_problem, tile_stride
 from pycl_cnn.backends.opencl.winograd_gradient import GRADIENT_TILE
@@ -87,3 +88,40 @@ def test_an_input_gradient_is_a_convolution_with_the_filters_turned_around(paddi
 
 def test_tiles_cover_every_image():
     assert [tiles_of((2, 7, 9, 5), tile) for tile in TILES] == [2 * 4 * 5, 2 * 2 * 3, 2 * 2 * 2]
+
+
+def test_layers_of_stride_2_run_by_phases_where_filters_cost_less_than_is_saved():
+    """The strided layers of ResNet-18; the last has 49 pixels for filters of 4.5 MiB."""
+    layers = {(3, 64, 7, 224): "winograd_strided", (64, 128, 3, 56): "winograd_strided", (128, 256, 3, 28): "winograd_strided_2x2", (256, 512, 3, 14): "igemm"}
+    for (channels, outs, kernel, size), expected in layers.items():
+        program = pc.compile(pc.nn.Conv2d(channels, outs, kernel, stride=2, padding=kernel // 2), (1, channels, size, size), device="cpu")
+        assert [node.algorithm.name for node in program.plan.graph.nodes() if isinstance(node.op, Conv)] == [expected], (channels, outs)
+        assert "stride 2" in program.explain() or expected == "igemm"
+
+
+@pytest.mark.parametrize("rejected", [{"groups": 2}, {"stride": (2, 1)}, {"dilation": 2}, {"kernel_size": (3, 4)}, {"kernel_size": 5}], ids=str)
+def test_forms_that_there_are_no_transforms_for_are_refused_by_name(rejected):
+    layer = pc.nn.Conv2d(16, 16, **({"kernel_size": 3, "stride": 2} | rejected))
+    with pytest.raises(pc.UnsupportedError, match="algorithm 'winograd_strided' does not take"):
+        pc.compile(layer, (1, 16, 24, 24), device="cpu", algorithms={"Conv": "winograd_strided"})
+
+
+@pytest.mark.parametrize("kernel, padding, size", [(3, 1, 56), (3, 0, 9), (3, 2, 8), (4, 1, 10), (7, 3, 15), (8, 2, 13)])
+def test_the_phases_of_an_input_gradient_make_every_element_once(kernel, padding, size):
+    axis = OutputAxis.of(kernel, padding, size)
+    random = np.random.default_rng(kernel)
+    w, dy = random.standard_normal(kernel), random.standard_normal((size + 2 * padding - kernel) // 2 + 1)
+    expected = np.zeros(size + 2 * padding + 1)
+    for u in range(kernel):
+        expected[u : u + 2 * len(dy) : 2][: len(dy)] += dy * w[u]
+    around = np.pad(dy, 3 * kernel)
+    result, written = np.zeros(size), np.zeros(size, int)
+    for p in (0, 1):
+        for i in range(axis.outputs):
+            if 0 <= (place := axis.places[p] + 2 * i) < size:
+                first = 3 * kernel + axis.first + i
+                result[place] += sum(around[first + v] * w[2 * (axis.taps[p] - 1 - v) + p] for v in range(axis.taps[p]))
+                written[place] += 1
+    assert (written == 1).all()
+    np.testing.assert_allclose(result, expected[padding : padding + size], atol=1e-12)
+    assert padding != kernel // 2 or axis.outputs == (size + 1) // 2  # where padding is usual nothing is computed in vain

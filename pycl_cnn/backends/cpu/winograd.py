@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ...geometry import ConvGeometry
@@ -23,20 +23,27 @@ CHUNK = 16  # of src/conv.h: channels that lie together in transformed inputs
 
 @dataclass(frozen=True)
 class Form:
-    """Which of Winograd's forms: tile x tile outputs, kernel x kernel taps, the stride."""
+    """Which of Winograd's forms: tile x tile outputs, kernel x kernel taps, the stride; with stride 1 there may be a row or column of taps less."""
 
     tile: int
     kernel: int
     step: int
+    short_rows: int = 0
+    short_cols: int = 0
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """Rows and columns of taps."""
+        return self.kernel - self.short_rows, self.kernel - self.short_cols
 
     @property
     def products(self) -> int:
         """Products of a tile for each channel and out."""
-        return int(_kernels.winograd_products_of(self.tile, self.kernel, self.step))
+        return int(_kernels.winograd_products_of(**self.members))
 
     @property
     def members(self) -> dict[str, int]:
-        return {"tile": self.tile, "kernel": self.kernel, "step": self.step}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class TransformFilters(Op):
     panels: int
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
-        return (floats(inputs[0].size // self.form.kernel**2 * self.form.products),)
+        return (floats(inputs[0].size // math.prod(self.form.taps) * self.form.products),)
 
 
 class TransformFiltersAlgorithm(CpuAlgorithm):
@@ -56,7 +63,7 @@ class TransformFiltersAlgorithm(CpuAlgorithm):
     def launches(self, node: Node) -> list[Launch]:
         op, taps = node.op, node.inputs[0]
         assert isinstance(op, TransformFilters)
-        floats = taps.spec.size // op.form.kernel**2 // op.panels
+        floats = taps.spec.size // math.prod(op.form.taps) // op.panels
         return [conv_launch("winograd_filters", (taps, node.outputs[0]), **op.form.members, panels=op.panels, floats=floats)]
 
 
@@ -173,8 +180,13 @@ class Winograd(CpuAlgorithm):
             "out_rows": target[1],
             "out_cols": target[2],
             "outs": target[3],
+            "grid_rows": target[1],
+            "grid_cols": target[2],
             "pad_top": top,
             "pad_left": left,
+            "out_step": 1,
+            "out_top": 0,
+            "out_left": 0,
             **self._blocks(node),
             **epilogue_members(node.op.epilogue),
         }
@@ -239,6 +251,141 @@ class SmallStridedWinograd(StridedWinograd):
     tile = 2
     name = "winograd_strided_2x2"
     reason = "stride 2, small images: 25/36 of the multiplications, and few bytes of filters"
+
+
+@dataclass(frozen=True)
+class OutputAxis:
+    """Rows or columns of an input gradient of stride 2, dx[2s + p - padding] = sum over taps u of phase p of dy[s - u] w[2u + p], as windows on dy:
+    output i of phase p is the sum of taps[p] elements of dy from first + i on, and lies at places[p] + 2i.
+    """
+
+    first: int
+    outputs: int  # of a phase; some lie outside of dx
+    taps: tuple[int, int]
+    places: tuple[int, int]
+
+    @classmethod
+    def of(cls, kernel: int, padding: int, size: int) -> OutputAxis:
+        taps = (-(-kernel // 2), kernel // 2)
+        begins = [-((p - padding) // 2) - (taps[p] - 1) for p in (0, 1)]
+        ends = [(size - 1 + padding - p) // 2 - (taps[p] - 1) for p in (0, 1)]
+        first = min(begins)
+        even, odd = (2 * (first + taps[p] - 1) + p - padding for p in (0, 1))
+        return cls(first, max(ends) - first + 1, taps, (even, odd))
+
+
+class StridedWinogradInput(CpuAlgorithm):
+    """Input gradient for kernels of 3 and 4 or of 7 and 8 and stride 2: dy is transformed once, each phase of dx is a convolution of it."""
+
+    tile = 4
+    name = "winograd_strided"
+    reason = "stride 2: phases of the output with a quarter to nine sixteenths of the multiplications"
+    exact = False  # the transforms add and subtract before they multiply
+
+    def supports(self, node: Node, device: Device) -> bool:
+        return phases_taken(node.op.geometry, self.tile)  # type: ignore[attr-defined]
+
+    def pays(self, node: Node, device: Device) -> bool:
+        """Where it costs least of all tiles, and clearly less than the direct method."""
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        rows, cols = self._axes(g)
+        grid = (g.batch, rows.outputs, cols.outputs)
+        costs = {tile: winograd_cost(Form(tile, g.kernel[0], 2), g.channels, g.out_channels, grid) for tile in PHASE_TILES[g.kernel[0]]}
+        enough = g.channels >= 8 and g.out_channels >= 8
+        return enough and costs[self.tile] == min(costs.values()) < 0.9 * direct_cost(g.kernel[0], g.channels, g.out_channels, g.output_shape)
+
+    @staticmethod
+    def _axes(g: ConvGeometry) -> tuple[OutputAxis, OutputAxis]:
+        (top, _), (left, _) = g.padding
+        return OutputAxis.of(g.kernel[0], top, g.size[0]), OutputAxis.of(g.kernel[1], left, g.size[1])
+
+    def _phases(self, g: ConvGeometry) -> list[tuple[int, int, Form]]:
+        """Row and column parity of the taps of each phase, and its form."""
+        rows, cols = self._axes(g)
+        r = rows.taps[0]
+        return [(p, q, Form(self.tile, r, 1, r - rows.taps[p], r - cols.taps[q])) for p in (0, 1) for q in (0, 1)]
+
+    def _blocks(self, g: ConvGeometry) -> dict[str, int]:
+        rows, cols = self._axes(g)
+        tiles = tiles_of((g.batch, rows.outputs, cols.outputs), self.tile)
+        form = Form(self.tile, rows.taps[0], 1)
+        return _kernels.winograd_blocks(**form.members, tiles=tiles, outs=g.channels, channels=g.out_channels) | {"transformed": 1}
+
+    def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        blocks, c = self._blocks(g), g.channels
+        column, row = c, g.kernel[1] * c  # floats from a tap to the next
+        filters = []
+        with graph.at(node):
+            for p, q, form in self._phases(g):
+                rows, cols = form.taps
+                layout = {
+                    "groups": 1,
+                    "outs": c,
+                    "tap_rows": rows,
+                    "tap_cols": cols,
+                    "reds": g.out_channels,
+                    "panel_width": blocks["panel_width"],
+                    "offset": (2 * (rows - 1) + p) * row + (2 * (cols - 1) + q) * column,
+                    "group_stride": 0,
+                    "out_stride": 1,
+                    "tap_row_stride": -2 * row,
+                    "tap_col_stride": -2 * column,
+                    "red_stride": g.kernel[0] * row,
+                }
+                packed = graph.apply(PackPanels(make_panels([layout])), node.inputs[1])
+                filters.append(packed if blocks["taps"] else graph.apply(TransformFilters(form, -(-c // blocks["panel_width"])), packed))
+            graph.rewire(node, 1, filters[0])
+            graph.extend(node, *filters[1:])
+        return node
+
+    def _members(self, node: Node, phase: tuple[int, int, Form]) -> dict[str, Any]:
+        assert isinstance(node.op, ConvBackwardInput)
+        g, (p, q, form) = node.op.geometry, phase
+        rows, cols = self._axes(g)
+        return {
+            **form.members,
+            "images": g.batch,
+            "rows": g.out[0],
+            "cols": g.out[1],
+            "channels": g.out_channels,
+            "first_channels": g.out_channels,
+            "out_rows": g.size[0],
+            "out_cols": g.size[1],
+            "outs": g.channels,
+            "grid_rows": rows.outputs,
+            "grid_cols": cols.outputs,
+            "pad_top": -rows.first,
+            "pad_left": -cols.first,
+            "out_step": 2,
+            "out_top": rows.places[p],
+            "out_left": cols.places[q],
+            **self._blocks(g),
+            **epilogue_members(node.op.epilogue),
+        }
+
+    def workspace(self, node: Node, device: Device) -> int:
+        """The transformed dy."""
+        phases = self._phases(node.op.geometry)  # type: ignore[attr-defined]
+        return _kernels.winograd_workspace(_kernels.winograd_params(**self._members(node, phases[0])))
+
+    def launches(self, node: Node) -> list[Launch]:
+        assert isinstance(node.op, ConvBackwardInput)
+        bias, residual = epilogue_buffers(node, node.op.epilogue)
+        dy, first, *extra = node.inputs
+        phases = [self._members(node, phase) for phase in self._phases(node.op.geometry)]
+        calls = [conv_launch("winograd_inputs", (dy, At(None), None), **phases[0])]
+        for filters, members in zip((first, *extra[node.op.epilogue.operands :]), phases, strict=True):
+            calls.append(conv_launch("winograd", (dy, filters, bias, residual, node.outputs[0], At(None), None), **members))
+        return calls
+
+
+class SmallStridedWinogradInput(StridedWinogradInput):
+    """F(2x2, 2x2) for each phase: where tiles are so few that reading the filters takes longer than multiplying."""
+
+    tile = 2
+    name = "winograd_strided_2x2"
+    reason = "stride 2, small images: phases of the output with 25/36 of the multiplications, and few bytes of filters"
 
 
 class WinogradGradient(CpuAlgorithm):
@@ -320,7 +467,7 @@ class StridedWinogradGradient(WinogradGradient):
 
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
     Conv: [Winograd(), LargeWinograd(), SmallWinograd(), StridedWinograd(), SmallStridedWinograd()],
-    ConvBackwardInput: [Winograd(), LargeWinograd(), SmallWinograd()],
+    ConvBackwardInput: [Winograd(), LargeWinograd(), SmallWinograd(), StridedWinogradInput(), SmallStridedWinogradInput()],
     ConvBackwardWeight: [WinogradGradient(), StridedWinogradGradient()],
     TransformFilters: [TransformFiltersAlgorithm()],
 }
