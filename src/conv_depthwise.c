@@ -139,7 +139,8 @@ static void rows_seen(const struct columns *columns, int64_t begin, int64_t end)
     const struct patch_geometry *kept = columns->geometry;
     for (int64_t row = max_i64(rows->end, begin); row < min_i64(end, kept->rows); row++)
         normalise_block(rows->table, rows->table_stride, rows->x + row * rows->row_stride, rows->col_stride, kept->cols,
-                        kept->col_stride, rows->rows + row % columns->kept * kept->row_stride, kept->col_stride, INT64_MAX / 2, 0, 1);
+                        kept->col_stride, rows->rows + row % columns->kept * kept->row_stride, kept->col_stride, INT64_MAX / 2, 0, 1,
+                        NORMALISED_AHEAD);
     rows->end = max_i64(rows->end, end);
 }
 

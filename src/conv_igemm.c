@@ -91,11 +91,15 @@ ALWAYS_INLINE void igemm_task(const struct igemm_params *p, void *const *buffers
                 layout.tiles = copied || finished ? 1 : tiles_alike(count, tiles, tile);
                 layout.tile_stride = rows * (in_place ? p->col_stride : row_floats);
                 layout.chunk_stride = in_place ? CHUNK : rows * CHUNK;
-                if (copied && normaliser)
+                if (copied && normaliser) {
+                    /* While a tile of many channels is multiplied, the next one is fetched; others are done before that. */
+                    const int many = rows * p->col_stride >= NORMALISED_AHEAD / 4;
+                    layout.next = many ? x + (first + rows) * p->col_stride + k_begin : NULL;
+                    layout.next_stride = p->col_stride;
                     normalise_block(normaliser + group * p->channels + k_begin, p->groups * p->channels,
                                     x + first * p->col_stride + k_begin, p->col_stride, rows, k_count, packed + first * row_floats,
-                                    CHUNK, CHUNK, rows * CHUNK, 0);
-                else if (copied && k_count)
+                                    CHUNK, CHUNK, rows * CHUNK, 0, many ? 0 : NORMALISED_AHEAD);
+                } else if (copied && k_count)
                     patches_read(&reader, &pixel, rows, k_begin, k_end, packed + first * row_floats, CHUNK, rows * CHUNK, CHUNK);
                 end.sums = sums + (blocked ? ((panel - panel_begin) * count + first) * width : 0);
                 end.offsets = offsets + first;

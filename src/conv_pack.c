@@ -27,6 +27,10 @@ ALWAYS_INLINE void transpose_quads(const float *source, int64_t source_stride, f
 #undef COLUMN
 }
 
+/* Weights come from memory, in more streams than the processor foresees: floats of a line, and lines of outs side by side, from what is
+ * packed to what is fetched. */
+enum { LINE_AHEAD = 64, OUTS_AHEAD = 24 };
+
 /* `lanes` contiguous lines of `count` floats each become columns of the panel's rows. */
 static void pack_lines(const float *source, int64_t out_stride, int64_t lanes, int64_t count, float *target,
                        int64_t width) {
@@ -34,6 +38,11 @@ static void pack_lines(const float *source, int64_t out_stride, int64_t lanes, i
     for (; lane + 4 <= lanes; lane += 4) {
         const float *line = source + lane * out_stride;
         int64_t i = 0;
+        for (; i + CHUNK <= count; i += CHUNK) {
+            for (int64_t next = 0; next < 4; next++) __builtin_prefetch(line + next * out_stride + i + LINE_AHEAD);
+            for (int64_t quad = i; quad < i + CHUNK; quad += 4)
+                transpose_quads(line + quad, out_stride, target + quad * width + lane, width);
+        }
         for (; i + 4 <= count; i += 4) transpose_quads(line + i, out_stride, target + i * width + lane, width);
         for (; i < count; i++)
             for (int64_t next = 0; next < 4; next++) target[i * width + lane + next] = line[next * out_stride + i];
@@ -50,8 +59,10 @@ static void pack_tap(const struct pack_panels_params *p, const float *source, in
     const int64_t width = p->panel_width;
     if (p->out_stride == 1) {
         for (int64_t i = 0; i < p->reds; i++, source += p->red_stride, target += width)
-            for (int64_t lane = 0; lane < width; lane += VL)
+            for (int64_t lane = 0; lane < width; lane += VL) {
+                __builtin_prefetch(source + OUTS_AHEAD * p->red_stride + lane);
                 vf_store_until(target, lane < lanes ? vf_load_until(source, lane, lanes) : (vf){0}, lane, width);
+            }
         return;
     }
     for (int64_t begin = 0; begin < p->reds; begin += PACK_BLOCK, target += PACK_BLOCK * width) {

@@ -73,7 +73,7 @@ ALWAYS_INLINE void weight_gradient_task(const struct weight_gradient_params *p, 
         struct pixel pixel = pixel_at(g, begin);
         if (normaliser)
             normalise_block(normaliser + group * p->channels + red_begin, p->groups * p->channels,
-                            reader.x + begin * p->col_stride + red_begin, p->col_stride, count, red_count, patches, NR, NR, count * NR, 0);
+                            reader.x + begin * p->col_stride + red_begin, p->col_stride, count, red_count, patches, NR, NR, count * NR, 0, NORMALISED_AHEAD);
         else if (!x_in_place) patches_read(&reader, &pixel, count, red_begin, red_end, patches, NR, count * NR, NR);
 
         for (int64_t panel = 0; panel < panels; panel++) {

@@ -35,6 +35,8 @@ struct tile_rows {
     int64_t tiles, tile_stride;
     int64_t row_stride, chunk_stride;
     int64_t segments, segment_length, segment_stride;
+    const float *next; /* the rows that are fetched from memory meanwhile, next_stride apart; or NULL: those behind the tile's */
+    int64_t next_stride;
 };
 
 /* Where the sums of the tiles, one row behind the other, come from and go to. */

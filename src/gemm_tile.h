@@ -89,7 +89,9 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 }
 #endif
 
-#define FETCH(r) __builtin_prefetch(&A(r));
+#define FETCH(r)                                                                                                       \
+    __builtin_prefetch(row);                                                                                           \
+    row += next_stride;
 #define LOAD_BIAS(r, v) const TV bias##v = y && end->bias ? TV_(load_until)(end->bias, v * TL, lanes) : (TV){0};
 #define START_BIAS(r, v) TV s##r##_##v = bias##v;
 #define START_BIAS_ROW(r) EACH_VECTOR(START_BIAS, r)
@@ -109,7 +111,9 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 
 static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const float *first, const float *whole_panel,
                                            int64_t panel_stride, const struct tile_end *end) {
-    const int64_t stride = rows->row_stride, chunk_stride = rows->chunk_stride, sums_stride = end->sums_stride, lanes = end->lanes;
+    const int64_t stride = rows->row_stride, chunk_stride = rows->chunk_stride;
+    const int64_t next_stride = rows->next ? rows->next_stride : stride, next_chunk = rows->next ? CHUNK : chunk_stride;
+    const int64_t sums_stride = end->sums_stride, lanes = end->lanes;
     const int64_t *offsets = end->offsets;
     const float *residual = end->residual;
     const float low = end->low, high = end->high;
@@ -123,13 +127,15 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
             const float *row0 = a, *row3 = a + 3 * stride, *row6 = a + 6 * stride, *row9 = a + 9 * stride,
                         *row12 = a + 12 * stride;
             int64_t reds = rows->segment_length;
+            const float *next = rows->next ? rows->next : a + ROWS * stride;
 #define A(r) ((r) < 3 ? row0 : (r) < 6 ? row3 : (r) < 9 ? row6 : (r) < 12 ? row9 : row12)[(r) % 3 * stride + k]
             for (; reds >= CHUNK; reds -= CHUNK) {
                 UNROLL(4)
                 for (int64_t k = 0; k < CHUNK; k++) STEP
-                { /* What the next tile reads in place may still be in memory, and 14 lines are too many for the processor to foresee. */
-                    const int64_t k = ROWS * stride;
+                { /* What the next tile reads may still be in memory, and 14 lines are too many for the processor to foresee. */
+                    const float *row = next;
                     EACH_ROW(FETCH)
+                    next += next_chunk;
                 }
                 row0 += chunk_stride, row3 += chunk_stride, row6 += chunk_stride, row9 += chunk_stride, row12 += chunk_stride;
             }
