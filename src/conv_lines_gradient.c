@@ -43,7 +43,8 @@ void KERNEL(weight_gradient_lines)(const void *params, void *const *buffers, int
                     const int64_t rows = tile_rows(positions, tiles, tile);
                     for (int64_t o = 0; o < p->outs; o += NR)
                         columns_tiles(min_i64(NR, p->outs - o))[rows](
-                            p->grid_cols, source + first, distance, dy_line + o, dy_stride, target + o, width, 1);
+                            p->grid_cols, source + first, distance, dy_line + o, dy_stride, target + o, width, 1,
+                            dy_line + o + PANEL_AHEAD, dy_stride);
                     first += rows;
                     target += rows * width;
                 }

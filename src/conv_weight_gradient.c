@@ -73,19 +73,24 @@ ALWAYS_INLINE void weight_gradient_task(const struct weight_gradient_params *p, 
         struct pixel pixel = pixel_at(g, begin);
         if (normaliser)
             normalise_block(normaliser + group * p->channels + red_begin, p->groups * p->channels,
-                            reader.x + begin * p->col_stride + red_begin, p->col_stride, count, red_count, patches, NR, NR, count * NR, 0, NORMALISED_AHEAD);
+                            reader.x + begin * p->col_stride + red_begin, p->col_stride, count, red_count, patches, NR, NR, count * NR, 0,
+                            begin > pixel_begin ? 0 : NORMALISED_AHEAD);
         else if (!x_in_place) patches_read(&reader, &pixel, count, red_begin, red_end, patches, NR, count * NR, NR);
 
         for (int64_t panel = 0; panel < panels; panel++) {
-            gemm_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, red_count - panel * NR), VL)];
+            gemm_columns_tile *const *sizes = tiles_columns[ceil_div(min_i64(NR, red_count - panel * NR), VL)];
             for (int64_t tile = 0, first = 0; tile < tiles; tile++) {
                 const int64_t rows = tile_rows(out_count, tiles, tile);
                 float *total = sums + (panel * out_count + first) * NR;
+                const float *positions = x_in_place ? reader.x + begin * p->col_stride + red_begin + panel * NR
+                                                    : patches + panel * count * NR;
+                const int64_t stride = x_in_place ? p->col_stride : NR;
+                /* What is normalised next comes from memory while this is multiplied. */
+                const int next = normaliser && tile == 0;
                 sizes[rows](count, dy_in_place ? dy + begin * p->out_col_stride + first : outs_copy + first * count,
-                            dy_in_place ? p->out_col_stride : rows,
-                            x_in_place ? reader.x + begin * p->col_stride + red_begin + panel * NR
-                                       : patches + panel * count * NR,
-                            x_in_place ? p->col_stride : NR, total, NR, begin > pixel_begin);
+                            dy_in_place ? p->out_col_stride : rows, positions, stride, total, NR, begin > pixel_begin,
+                            next ? reader.x + (begin + count) * p->col_stride + red_begin + panel * NR : positions + PANEL_AHEAD,
+                            next ? p->col_stride : stride);
                 first += rows;
             }
         }

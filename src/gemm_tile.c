@@ -28,6 +28,8 @@ static inline void vh_store_until(float *y, vh value, int64_t i, int64_t end) {
 /* a_stride: from a chunk of pixels to the next, or from a column to the next. */
 typedef void gemm_tile(int64_t reds, const float *a, int64_t a_stride, const float *panel, int64_t panel_stride,
                                float *sums, int64_t sums_stride, int accumulate);
+typedef void gemm_columns_tile(int64_t reds, const float *a, int64_t a_stride, const float *panel, int64_t panel_stride,
+                               float *sums, int64_t sums_stride, int accumulate, const float *next, int64_t next_stride);
 
 /* Where the rows of some tiles lie: float k of segment s of row r of tile t is
  * a[t * tile_stride + s * segment_stride + (k / CHUNK) * chunk_stride + k % CHUNK + r * row_stride]. */
@@ -122,7 +124,7 @@ static gemm_tile *const tiles_pixels[NV + 1][MR + 1] = {
     [4] = {TILES(pixels, 4)},
 #endif
 };
-static gemm_tile *const tiles_columns[NV + 1][MR + 1] = {
+static gemm_columns_tile *const tiles_columns[NV + 1][MR + 1] = {
     [1] = {TILES(columns, 1)},
     [2] = {TILES(columns, 2)},
 #if NV > 2
@@ -143,7 +145,7 @@ static gemm_rows_tile *const tiles_rows[NV + 1][MR + 1] = {
 #if VL == 16
 static gemm_rows_tile *const tiles_rows_half[MR + 1] = {TILES(rows, 1h)};
 static gemm_rows_tile *const tiles_rows_three_halves[] = {TILES_9(rows, 3h)};
-static gemm_tile *const tiles_columns_half[MR + 1] = {TILES(columns, 1h)};
+static gemm_columns_tile *const tiles_columns_half[MR + 1] = {TILES(columns, 1h)};
 #endif
 
 /* Rows of a full tile for a panel of `width` floats a row. */
@@ -160,7 +162,7 @@ static inline gemm_rows_tile *const *rows_tiles(int64_t width, int64_t lanes) {
 }
 
 /* The same for a panel of `lanes` floats in columns. */
-static inline gemm_tile *const *columns_tiles(int64_t lanes) {
+static inline gemm_columns_tile *const *columns_tiles(int64_t lanes) {
 #if VL == 16
     if (2 * lanes <= VL) return tiles_columns_half;
 #endif

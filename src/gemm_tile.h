@@ -9,7 +9,7 @@
  *     row 1  . . .  ->     [s1_0 | s1_1]
  *
  * pixels:  a is [row][CHUNK] for each CHUNK of k, chunk_stride apart: one base pointer, constant distances.
- * columns: a is [k][a_stride], as weight_gradient sees dy.
+ * columns: a is [k][a_stride], as weight_gradient sees dy; what is fetched meanwhile is next[k * next_stride].
  * rows:    a lies as struct tile_rows says, in x itself or copied; every third row has a pointer, the others are one or
  *          two strides away. The sums may end in y, through bias, residual and clip, without a detour through memory. A call
  *          does several tiles: what begins and ends a call would cost as much as a dozen steps of each.
@@ -40,7 +40,8 @@
 #define ZERO(r, v) TV s##r##_##v = {0};
 #define ZERO_ROW(r) EACH_VECTOR(ZERO, r)
 #define LOAD_PANEL(r, v) const TV b##v = TV_(load)(panel + v * TL);
-#define FETCH_PANEL(r, v) __builtin_prefetch(panel + PANEL_AHEAD + v * TL);
+#define FETCH_PANEL(r, v) __builtin_prefetch(AHEAD + v * TL);
+#define AHEAD (panel + PANEL_AHEAD)
 #define MULTIPLY(r, v) s##r##_##v += x * b##v;
 #define STEP_ROW(r)                                                                                                    \
     {                                                                                                                  \
@@ -79,12 +80,17 @@ static void TILE_NAME(pixels, ROWS, VECTORS)(int64_t reds, const float *a, int64
 
 #if !defined(TILE_HALF) || VECTORS < 3
 static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int64_t a_stride, const float *panel,
-                                              int64_t panel_stride, float *sums, int64_t sums_stride, int accumulate) {
+                                              int64_t panel_stride, float *sums, int64_t sums_stride, int accumulate,
+                                              const float *next, int64_t next_stride) {
     EACH_ROW(ZERO_ROW)
+#undef AHEAD
 #define A(r) a[r]
+#define AHEAD next
     UNROLL(2)
-    for (int64_t k = 0; k < reds; k++, a += a_stride) STEP
+    for (int64_t k = 0; k < reds; k++, a += a_stride, next += next_stride) STEP
 #undef A
+#undef AHEAD
+#define AHEAD (panel + PANEL_AHEAD)
     FINISH
 }
 #endif
@@ -167,6 +173,7 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef ZERO_ROW
 #undef LOAD_PANEL
 #undef FETCH_PANEL
+#undef AHEAD
 #undef MULTIPLY
 #undef STEP_ROW
 #undef STEP

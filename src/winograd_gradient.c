@@ -151,11 +151,13 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
             const struct winograd_phases full = winograd_phases(f, frequency / side, frequency % side);
             if (phases > 1 && (phase < full.first || phase >= full.first + full.count)) continue;
             for (int64_t lane = 0; lane < channels; lane += NR) {
-                gemm_tile *const *sizes = columns_tiles(min_i64(NR, channels - lane));
+                gemm_columns_tile *const *sizes = columns_tiles(min_i64(NR, channels - lane));
                 for (int64_t o = 0; o < outs; o += p->group_rows) {
                     const int64_t rows = min_i64(p->group_rows, outs - o);
-                    sizes[rows](count, z + frequency * z_stride + o / p->group_rows * z_group, rows, v + frequency * v_stride + lane / NR * v_panel, NR,
-                                u + frequency * u_stride + o * p->channel_block + lane, p->channel_block, first > tiles.first);
+                    const float *panel = v + frequency * v_stride + lane / NR * v_panel;
+                    sizes[rows](count, z + frequency * z_stride + o / p->group_rows * z_group, rows, panel, NR,
+                                u + frequency * u_stride + o * p->channel_block + lane, p->channel_block, first > tiles.first,
+                                panel + PANEL_AHEAD, NR);
                 }
             }
         }
