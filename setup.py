@@ -14,8 +14,8 @@ from setuptools.command.build_ext import build_ext
 # Flags by architecture and instruction set; src/registry.c lists the same names.
 INSTRUCTION_SETS = {
     "x86_64": {
-        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
-        "avx2": ["-mavx2", "-mfma"],
+        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mprfchw", "-mprefer-vector-width=512"],
+        "avx2": ["-mavx2", "-mfma", "-mprfchw"],
         "sse2": [],
     },
     "aarch64": {"neon": []},

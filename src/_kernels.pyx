@@ -45,6 +45,8 @@ cdef extern from "program.h" nogil:
         pass
     struct progress:
         pass
+    struct share:
+        pass
     struct program:
         int64_t step_count
         int64_t unit_count
@@ -52,6 +54,7 @@ cdef extern from "program.h" nogil:
         unit *units
         unit *single_units
         progress *progress
+        share *shares
         int64_t *finished
         char *scratch
         int64_t scratch_bytes
@@ -251,6 +254,7 @@ cdef class Program:
         memory_free(self.program.progress)
         free(self.program.finished)
         memory_free(self.program.scratch)
+        memory_free(self.program.shares)
         memory_free(self.params)
         free(self.slots)
         free(self.slot_base)
@@ -271,9 +275,11 @@ cdef class Program:
         if threads <= self.program.threads:
             return 0
         memory_free(self.program.scratch)
+        memory_free(self.program.shares)
         self.program.threads = 0
         self.program.scratch = <char *>memory_allocate(threads * self.program.scratch_bytes)
-        if self.program.scratch == NULL:
+        self.program.shares = <share *>memory_allocate(threads * self.program.step_count * sizeof(share))
+        if self.program.scratch == NULL or self.program.shares == NULL:
             raise MemoryError(f"[Program] no memory for the scratch of {threads} threads")
         self.program.threads = threads
         return 0
@@ -727,7 +733,7 @@ def expanded_depthwise_blocks(int64_t images, int64_t rows, int64_t grid_rows, i
     cdef int64_t channel_block = conv_blocks(panels, blocks) * width, row_blocks = 1
     blocks = conv_blocks(channels, channel_block) * images
     # Where these are few, the rows are shared out, too, as long as few of them are computed twice.
-    while blocks * row_blocks < 4 and 2 * row_blocks * 16 * seen_twice <= rows and 4 * row_blocks <= grid_rows:
+    while blocks * row_blocks < 4 and 2 * row_blocks * 12 * seen_twice <= rows and 4 * row_blocks <= grid_rows:
         row_blocks *= 2
     cdef int64_t row_block = conv_round(conv_blocks(grid_rows, row_blocks), 2)  # rows go in pairs
     return {"panel_width": width, "row_block": row_block, "band_rows": min(row_block, max(2, 8 // row_step)), "channel_block": min(channels, channel_block)}

@@ -61,9 +61,9 @@ static void expand_rows(const struct expansion *to, int64_t row_begin, int64_t r
 void KERNEL(expanded_depthwise)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     const struct expanded_depthwise_params *p = params;
     const int64_t channel_blocks = ceil_div(p->channels, p->channel_block), row_blocks = ceil_div(p->grid_rows, p->row_block);
-    const int64_t row_begin = task % row_blocks * p->row_block, row_end = min_i64(p->grid_rows, row_begin + p->row_block);
-    const int64_t channel = task / row_blocks % channel_blocks * p->channel_block;
-    const int64_t count = min_i64(p->channel_block, p->channels - channel), image = task / row_blocks / channel_blocks;
+    const int64_t channel = task % channel_blocks * p->channel_block, count = min_i64(p->channel_block, p->channels - channel);
+    const int64_t row_begin = task / channel_blocks % row_blocks * p->row_block, row_end = min_i64(p->grid_rows, row_begin + p->row_block);
+    const int64_t image = task / channel_blocks / row_blocks;
     const int64_t place = channel + p->out_offset + image * p->out_image_stride;
     const float *expand_bias = buffers[2], *bias = buffers[4], *residual = buffers[5];
 

@@ -74,6 +74,9 @@ static void NAME(depthwise, TAPS, STRIDE, COLS)(const struct depthwise_params *p
 #define ADD_RESIDUAL_PAIR(t)                                                                                           \
     sum0_##t += LOAD(residual + t * col_stride + c);                                                                   \
     sum1_##t += LOAD(residual + row_stride + t * col_stride + c);
+#define FETCH_PAIR(t)                                                                                                  \
+    __builtin_prefetch(y + (t + COLS) * col_stride + c, 1);                                                            \
+    __builtin_prefetch(y + row_stride + (t + COLS) * col_stride + c, 1);
 #define STORE_PAIR(t)                                                                                                  \
     vf_store_lanes(y + t * col_stride + c, finish(e, sum0_##t), lanes);                                                \
     vf_store_lanes(y + row_stride + t * col_stride + c, finish(e, sum1_##t), lanes);
@@ -83,6 +86,7 @@ ALWAYS_INLINE void NAME(depthwise_pair_lanes, TAPS, STRIDE, COLS)(
     struct epilogue e, int64_t lanes, int64_t c, int64_t channels, const float *const *columns, const float *weights,
     const float *bias, const float *residual, float *y, int64_t row_stride, int64_t col_stride) {
     const float *w = weights + c;
+    EACH_COL(FETCH_PAIR) /* where the next tile goes to may belong to another core */
     EACH_COL(START_PAIR)
     UNROLL(8)
     for (int64_t i = 0; i < TAPS + STRIDE; i++) {
@@ -218,6 +222,7 @@ static void NAME(depthwise_gradient_pair, TAPS, STRIDE, COLS)(int64_t count, int
 #undef START_PAIR
 #undef USE_PAIR
 #undef ADD_RESIDUAL_PAIR
+#undef FETCH_PAIR
 #undef STORE_PAIR
 #undef LOAD_DY
 #undef START_TAP

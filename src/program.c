@@ -1,8 +1,9 @@
 /* The program runner and its thread team.
  *
- * A team of OpenMP threads goes through the units of a program together. Tasks are taken from an atomic counter; a
- * thread that finds none left waits until the last task of the unit is finished, which is all the barrier there is:
- * no thread waits for the others to arrive. Waiting spins, and yields the processor when it takes long, so that more
+ * A team of OpenMP threads goes through the units of a program together. Each has a share of the tasks, neighbours, which it
+ * takes from an atomic counter, and then takes what others have left of theirs. Shares of successive units are alike: a
+ * thread mostly reads what it has written, from its own cache. A thread that finds no task left waits until the last one of
+ * the unit is finished, which is all the barrier there is: no thread waits for the others to arrive. Waiting spins, and yields the processor when it takes long, so that more
  * threads than processors still make progress.
  *
  * libgomp's threads do not survive fork(), and a parallel region in the child would wait for them forever. A child of a
@@ -95,18 +96,29 @@ static void wait_for(const int64_t *counter, int64_t value) {
     }
 }
 
-static void run_in_team(struct program *program, const struct unit *units, int64_t count, int profile) {
-    char *scratch = program->scratch + omp_get_thread_num() * program->scratch_bytes;
+static int64_t run_task(const struct program *program, const struct unit *unit, int64_t task, char *scratch) {
+    for (int64_t s = unit->first; s < unit->last; s++) {
+        const struct step *step = program->steps + s;
+        step->kernel(step->params, step->buffers, task, scratch);
+    }
+    return 1;
+}
+
+/* `most`: shares of a unit that there is room for, at least as many as threads in the team. */
+static void run_in_team(struct program *program, const struct unit *units, int64_t count, int64_t most, int profile) {
+    const int64_t me = omp_get_thread_num(), threads = omp_get_num_threads();
+    char *scratch = program->scratch + me * program->scratch_bytes;
     for (int64_t i = 0; i < count; i++) {
         const struct unit *unit = units + i;
         struct progress *progress = program->progress + i;
-        int64_t mine = 0, task;
-        while ((task = __atomic_fetch_add(&progress->next, 1, __ATOMIC_RELAXED)) < unit->tasks) {
-            for (int64_t s = unit->first; s < unit->last; s++) {
-                const struct step *step = program->steps + s;
-                step->kernel(step->params, step->buffers, task, scratch);
+        struct share *shares = program->shares + i * most;
+        int64_t mine = 0;
+        for (int64_t owner = me, tried = 0; tried < threads; tried++, owner = (owner + 1) % threads) {
+            const int64_t first = (unit->tasks * owner + threads - 1) / threads, last = (unit->tasks * (owner + 1) + threads - 1) / threads;
+            while (first + __atomic_load_n(&shares[owner].taken, __ATOMIC_RELAXED) < last) {
+                const int64_t task = first + __atomic_fetch_add(&shares[owner].taken, 1, __ATOMIC_RELAXED);
+                if (task < last) mine += run_task(program, unit, task, scratch);
             }
-            mine++;
         }
         if (mine) {
             const int64_t done = __atomic_add_fetch(&progress->done, mine, __ATOMIC_ACQ_REL);
@@ -125,10 +137,11 @@ static void run(struct program *program, int64_t threads, int profile) {
     }
     const struct unit *units = profile ? program->single_units : program->units;
     const int64_t count = profile ? program->step_count : program->unit_count;
-    for (int64_t i = 0; i < count; i++) program->progress[i].next = program->progress[i].done = 0;
+    for (int64_t i = 0; i < count; i++) program->progress[i].done = 0;
+    for (int64_t i = 0; i < count * threads; i++) program->shares[i].taken = 0;
     team_used = 1;
 #pragma omp parallel num_threads((int)threads)
-    run_in_team(program, units, count, profile);
+    run_in_team(program, units, count, threads, profile);
 }
 
 int openmp_compiled(void) { return 1; }

@@ -17,11 +17,16 @@ struct unit {
     int64_t first, last, tasks;
 };
 
-/* How far the team is with a unit. On a cache line of its own. */
+/* How many tasks of a unit are finished. On a cache line of its own. */
 struct progress {
-    int64_t next; /* the task to be taken next */
-    int64_t done; /* tasks finished */
-    int64_t padding[6];
+    int64_t done;
+    int64_t padding[7];
+};
+
+/* How many of a thread's share of the tasks of a unit were taken, by whomever. On a cache line of its own. */
+struct share {
+    int64_t taken;
+    int64_t padding[7];
 };
 
 struct program {
@@ -30,11 +35,12 @@ struct program {
     struct unit *units;        /* unit_count, for running */
     struct unit *single_units; /* step_count, one per step, for profiling */
     struct progress *progress; /* step_count */
+    struct share *shares;      /* step_count * threads */
     int64_t *finished;         /* step_count: nanoseconds at which a step was finished, when profiling */
     int64_t most_tasks;        /* of any step */
     char *scratch;             /* threads * scratch_bytes */
     int64_t scratch_bytes;     /* of a thread, a multiple of 64 */
-    int64_t threads;           /* threads that there is scratch for */
+    int64_t threads;           /* threads that there is scratch for, and shares */
     int busy;                  /* taken by program_lock */
 };
 
