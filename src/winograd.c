@@ -124,8 +124,8 @@ struct winograd_transforms {
 
 /* [taps][tile] */
 static const struct winograd_transforms winograd_transforms[5][7] = {
-    [3][2] = {transform_filters_2x3, transform_input_2x3, NULL, transform_output_2x3, NULL, NULL},
-    [3][4] = {transform_filters_4x3, transform_input_4x3, NULL, transform_output_4x3,
+    [3][2] = {transform_filters_2x3, transform_input_2x3, transform_phases_2x3, transform_output_2x3, NULL, NULL},
+    [3][4] = {transform_filters_4x3, transform_input_4x3, transform_phases_4x3, transform_output_4x3,
               transform_gradient_4x3, transform_filter_gradient_4x3},
     [3][6] = {transform_filters_6x3, transform_input_6x3, NULL, transform_output_6x3, NULL, NULL},
     [2][2] = {transform_filters_2x2, transform_input_2x2, transform_phases_2x2, transform_output_2x2, NULL, NULL},

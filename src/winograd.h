@@ -30,7 +30,7 @@
 
 #include "conv.h"
 
-/* Stride 1: kernels of 3, tiles of 2, 4, 6, and as the phases of an input gradient kernels of 2 and 4; stride 2: kernels of 3 and 4, tiles of 2 and 4; kernels of 7 and 8, tiles of 4. */
+/* Stride 1: kernels of 3, tiles of 2, 4, 6, and as the phases of an input gradient kernels of 2 to 4; stride 2: kernels of 3 to 6, tiles of 2 and 4; kernels of 7 and 8, tiles of 4. */
 #define WINOGRAD_MEMBERS                                                                                               \
     int64_t tile;   /* outputs a side */                                                                               \
     int64_t kernel; /* taps a side */                                                                                  \

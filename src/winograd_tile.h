@@ -12,16 +12,13 @@
 
 /* One row of the frequencies of filters: that in column `col` goes to u[col * stride], that in the last one to `last` unless it is NULL. */
 ALWAYS_INLINE void NAME(filter_row)(const int row, const struct winograd_taps *p, float *u, int64_t stride, float *last) {
+    const int whole = p->rows == TAPS && p->cols == TAPS;
     for (int64_t i = 0; i < p->floats; i += VL) {
         vf column[TAPS], line[IN], half[TAPS];
         for (int col = 0; col < TAPS; col++) {
             for (int tap = 0; tap < TAPS; tap++) {
                 const float *from = p->taps + tap * p->row_stride + col * p->col_stride + i;
-#if TAPS == 3
-                column[tap] = vf_load(from);
-#else
-                column[tap] = tap < p->rows && col < p->cols ? vf_load(from) : (vf){0};
-#endif
+                column[tap] = whole || (tap < p->rows && col < p->cols) ? vf_load(from) : (vf){0};
             }
             NAME(filter_line)(column, 1, line, 1);
             half[col] = line[row]; /* the others are not computed */
@@ -109,7 +106,7 @@ static void NAME(transform_input)(const struct winograd_input *p, const float *i
     }
 }
 
-#if TAPS != 3
+#if TILE < 6 /* which strides of 2 have */
 /* The same for all phases of a stride of 2 at once, of few channels: pixels of a line of CHUNK floats. */
 static void NAME(transform_phases)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
                                    int64_t frequency_stride, int64_t block, int64_t block_stride) {

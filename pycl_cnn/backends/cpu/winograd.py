@@ -68,7 +68,7 @@ class TransformFiltersAlgorithm(CpuAlgorithm):
 
 
 #: Kernels of stride 2 that are taken, and their tiles.
-PHASE_TILES = {3: (2, 4), 4: (2, 4), 7: (4,), 8: (4,)}
+PHASE_TILES = {3: (2, 4), 4: (2, 4), 5: (2, 4), 6: (2, 4), 7: (4,), 8: (4,)}
 
 
 def phases_taken(g: ConvGeometry, tile: int) -> bool:
@@ -223,7 +223,7 @@ class LargeWinograd(Winograd):
 
 
 class StridedWinograd(Winograd):
-    """F(4x4, 2x2) or F(4x4, 4x4) over the four phases of the input, for kernels of 3 and 4 or of 7 and 8, and stride 2."""
+    """F(4x4, 2x2), F(4x4, 3x3) or F(4x4, 4x4) over the four phases of the input, for kernels of 3 to 8, and stride 2."""
 
     tile = 4
     name = "winograd_strided"
@@ -246,11 +246,11 @@ class StridedWinograd(Winograd):
 
 
 class SmallStridedWinograd(StridedWinograd):
-    """F(2x2, 2x2) over the four phases: where tiles are so few that reading the filters takes longer than multiplying."""
+    """F(2x2, 2x2) or F(2x2, 3x3) over the four phases: where tiles are so few that reading the filters takes longer than multiplying."""
 
     tile = 2
     name = "winograd_strided_2x2"
-    reason = "stride 2, small images: 25/36 of the multiplications, and few bytes of filters"
+    reason = "stride 2, small images: at most 25/36 of the multiplications, and few bytes of filters"
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class OutputAxis:
 
 
 class StridedWinogradInput(CpuAlgorithm):
-    """Input gradient for kernels of 3 and 4 or of 7 and 8 and stride 2: dy is transformed once, each phase of dx is a convolution of it."""
+    """Input gradient for kernels of 3 to 8 and stride 2: dy is transformed once, each phase of dx is a convolution of it."""
 
     tile = 4
     name = "winograd_strided"
@@ -381,11 +381,11 @@ class StridedWinogradInput(CpuAlgorithm):
 
 
 class SmallStridedWinogradInput(StridedWinogradInput):
-    """F(2x2, 2x2) for each phase: where tiles are so few that reading the filters takes longer than multiplying."""
+    """F(2x2, 2x2) or F(2x2, 3x3) for each phase: where tiles are so few that reading the filters takes longer than multiplying."""
 
     tile = 2
     name = "winograd_strided_2x2"
-    reason = "stride 2, small images: phases of the output with 25/36 of the multiplications, and few bytes of filters"
+    reason = "stride 2, small images: phases of the output with at most 25/36 of the multiplications, and few bytes of filters"
 
 
 class WinogradGradient(CpuAlgorithm):
@@ -450,7 +450,7 @@ class WinogradGradient(CpuAlgorithm):
 
 
 class StridedWinogradGradient(WinogradGradient):
-    """Weight gradient for kernels of 3 and 4 or of 7 and 8 and stride 2: F(4x4, 2x2) or F(4x4, 4x4) turned around, phase by phase."""
+    """Weight gradient for kernels of 3 to 8 and stride 2: F(4x4, 2x2), F(4x4, 3x3) or F(4x4, 4x4) turned around, phase by phase."""
 
     name = "winograd_strided"
     reason = "stride 2: phases of stride 1 with a quarter to nine sixteenths of the multiplications"
