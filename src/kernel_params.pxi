@@ -191,7 +191,7 @@ def rmsprop_params(**members):
 unary_backward_params = unary_params
 softmax_backward_params = softmax_params
 cross_entropy_backward_params = cross_entropy_params
-max_pool_backward_params = max_pool_params
+max_pool_backward_params = max_pool_normalised_params = max_pool_params
 batch_norm_statistics_params = batch_norm_finalize_params = batch_norm_normalise_params = batch_norm_normaliser_params = batch_norm_backward_partial_params = batch_norm_backward_finalize_params = batch_norm_backward_input_params = batch_norm_params
 
 
@@ -214,7 +214,7 @@ def kernel_tasks(str kernel not None, bytes params not None):
         return cross_entropy_tasks(<const cross_entropy_members *>p)
     if kernel == "label_mask":
         return label_mask_tasks(<const label_mask_members *>p)
-    if kernel == "max_pool":
+    if kernel in ("max_pool", "max_pool_normalised"):
         return max_pool_tasks(<const max_pool_members *>p)
     if kernel == "max_pool_backward":
         return max_pool_backward_tasks(<const max_pool_members *>p)

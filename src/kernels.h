@@ -68,6 +68,7 @@ typedef void kernel_fn(const void *params, void *const *buffers, int64_t task, v
     X(cross_entropy_backward, struct cross_entropy_params, 4)                                                          \
     X(label_mask, struct label_mask_params, 2)                                                                         \
     X(max_pool, struct max_pool_params, 4)                                                                             \
+    X(max_pool_normalised, struct max_pool_params, 5)                                                                  \
     X(max_pool_backward, struct max_pool_params, 4)                                                                    \
     X(resample, struct resample_params, 8)                                                                             \
     X(batch_norm_statistics, struct batch_norm_params, 2)                                                              \

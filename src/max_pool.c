@@ -4,6 +4,7 @@
  *        . [window].   ->      . # .      # = largest over the window, lane by lane
  *        . [      ].                                                                                                 */
 #include "max_pool.h"
+#include "normalise.h"
 #include "vec_basic.h"
 
 /* The part of a row's vectors that is worked on at once. */
@@ -14,9 +15,12 @@ struct span {
     int64_t begin, end, step;
 };
 
-/* `vectors` vectors of channels of one output pixel; `lanes` of the last one exist. */
-ALWAYS_INLINE void max_pool_channels(const float *x, int64_t w, int64_t c, struct span rows, struct span cols, float *y,
-                                     int32_t *indices, int vectors, int64_t lanes) {
+/* `vectors` vectors of channels of one output pixel; `lanes` of the last one exist. table: see normalise.h, at the first of the
+ * channels; or NULL, if x is compared as it is. */
+ALWAYS_INLINE void max_pool_channels(const float *x, int64_t w, int64_t c, struct span rows, struct span cols, const float *table,
+                                     float *y, int32_t *indices, int vectors, int64_t lanes) {
+    struct normalised_channels at[MAX_POOL_VECTORS];
+    for (int v = 0; v < vectors && table; v++) at[v] = normalised_channels(table + v * VL, c, 0, lanes);
     vf largest[MAX_POOL_VECTORS];
     vi index[MAX_POOL_VECTORS];
     const vi first = vi_set1((int32_t)(rows.begin * w + cols.begin));
@@ -30,6 +34,7 @@ ALWAYS_INLINE void max_pool_channels(const float *x, int64_t w, int64_t c, struc
             const vi place = vi_set1((int32_t)(i * w + j));
             for (int v = 0; v < vectors; v++) {
                 vf value = vf_load_lanes(pixel + v * VL, lanes);
+                if (table) value = normalised(&at[v], value);
                 if (indices) {
                     vi wins = (value > largest[v]) | (value != value);
                     largest[v] = vf_select(wins, value, largest[v]);
@@ -46,20 +51,18 @@ ALWAYS_INLINE void max_pool_channels(const float *x, int64_t w, int64_t c, struc
 }
 
 /* All channels of one output pixel that belong to the task. */
-ALWAYS_INLINE void max_pool_pixel(const float *x, int64_t w, int64_t c, struct span rows, struct span cols, float *y,
-                                  int32_t *indices, int64_t channels) {
+ALWAYS_INLINE void max_pool_pixel(const float *x, int64_t w, int64_t c, struct span rows, struct span cols, const float *table,
+                                  float *y, int32_t *indices, int64_t channels) {
     int64_t k = 0;
     for (; k + MAX_POOL_VECTORS * VL <= channels; k += MAX_POOL_VECTORS * VL)
-        max_pool_channels(x + k, w, c, rows, cols, y + k, indices ? indices + k : NULL, MAX_POOL_VECTORS, VL);
+        max_pool_channels(x + k, w, c, rows, cols, table ? table + k : NULL, y + k, indices ? indices + k : NULL, MAX_POOL_VECTORS, VL);
     for (; k + VL <= channels; k += VL)
-        max_pool_channels(x + k, w, c, rows, cols, y + k, indices ? indices + k : NULL, 1, VL);
+        max_pool_channels(x + k, w, c, rows, cols, table ? table + k : NULL, y + k, indices ? indices + k : NULL, 1, VL);
     if (k < channels)
-        max_pool_channels(x + k, w, c, rows, cols, y + k, indices ? indices + k : NULL, 1, channels - k);
+        max_pool_channels(x + k, w, c, rows, cols, table ? table + k : NULL, y + k, indices ? indices + k : NULL, 1, channels - k);
 }
 
-void KERNEL(max_pool)(const void *params, void *const *buffers, int64_t task, void *scratch) {
-    (void)scratch;
-    const struct max_pool_params *p = params;
+ALWAYS_INLINE void max_pool_task(const struct max_pool_params *p, void *const *buffers, const float *normaliser, int64_t task) {
     const int64_t channel_blocks = ceil_div(p->c, p->channel_block);
     const int64_t channel = task % channel_blocks * p->channel_block;
     const int64_t channels = min_i64(p->channel_block, p->c - channel);
@@ -75,10 +78,21 @@ void KERNEL(max_pool)(const void *params, void *const *buffers, int64_t task, vo
             const struct span cols = {col_start[b], col_end[b], p->col_dilation};
             const int64_t place = (row * p->ow + b) * p->c + channel;
             float *y = (float *)buffers[2] + place;
-            if (buffers[3]) max_pool_pixel(x, p->w, p->c, rows, cols, y, (int32_t *)buffers[3] + place, channels);
-            else max_pool_pixel(x, p->w, p->c, rows, cols, y, NULL, channels);
+            const float *table = normaliser ? normaliser + channel : NULL;
+            if (buffers[3]) max_pool_pixel(x, p->w, p->c, rows, cols, table, y, (int32_t *)buffers[3] + place, channels);
+            else max_pool_pixel(x, p->w, p->c, rows, cols, table, y, NULL, channels);
         }
     }
+}
+
+void KERNEL(max_pool)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    max_pool_task(params, buffers, NULL, task);
+}
+
+void KERNEL(max_pool_normalised)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    max_pool_task(params, buffers, buffers[4], task);
 }
 
 /* The gradient of one input pixel: dy of those windows over it whose largest element it was. `vectors` vectors of

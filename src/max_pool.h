@@ -13,6 +13,7 @@
  *   covers: int32 row_first[h], row_end[h], col_first[w], col_end[w]: the output rows row_first[i] .. row_end[i] - 1 are all
  *   those whose window may hold input row i (more are allowed: indices decide), and columns likewise.
  *   Every input pixel gathers from the windows over it, in order.
+ * max_pool_normalised has the same parameters, and a table of normalise.h behind the buffers of max_pool.
  * No scratch. */
 struct max_pool_params {
     int64_t n;

@@ -5,6 +5,7 @@ A kernel that normalises as it reads gives the same bits as the one that reads w
 
 import numpy as np
 import pytest
+from helpers import cpu_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cpu_kernels import Guarded, blocks, channel_block, convolutions, epilogue, forward_geometry, panel_floats, random, run
@@ -111,6 +112,28 @@ def test_depthwise_weight_gradient(c):
     compared("depthwise_weight_gradient", members, x, z, table, (dy,), (c["parts"], c["r"] * c["s"], c["c"]), c)
 
 
+@pytest.mark.parametrize("isa", kernels.isa_list())
+@pytest.mark.parametrize("bounds", sorted(BOUNDS))
+@pytest.mark.parametrize("channels", [1, 17, 64, 300])
+def test_max_pool(isa, bounds, channels):
+    """Windows of 3x3 at every second pixel, padded; also which element is the largest. Clipped ones are equal: the first counts."""
+    rng = np.random.default_rng(channels)
+    x = random(rng, 2, 9, 7, channels)
+    x[0, 3, 2, 0] = np.nan
+    z, table = normalisation({"bounds": bounds, "isa": isa}, np.nan_to_num(x), rng)
+    z[0, 3, 2, 0] = np.nan
+    rows, cols = ([0, 1, 3, 5, 7], [2, 4, 6, 8, 9]), ([0, 1, 3, 5], [2, 4, 6, 7])
+    windows = np.concatenate([*rows, *cols]).astype(np.int32)
+    members = dict(n=2, h=9, w=7, c=channels, oh=5, ow=4, row_dilation=1, col_dilation=1, **kernels.window_blocks(10, 4, channels, 9))
+    results = []
+    for kernel, source, extra in (("max_pool", z, ()), ("max_pool_normalised", x, (table,))):
+        y, indices = cpu_kernels.empty(2, 5, 4, channels), cpu_kernels.empty(2, 5, 4, channels, dtype=np.int32)
+        cpu_kernels.run(isa, kernel, members, source, windows, y, indices, *extra)
+        results.append((y, indices))
+    np.testing.assert_array_equal(results[1][0], results[0][0])
+    np.testing.assert_array_equal(results[1][1], results[0][1])
+
+
 # ---- programs ----------------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +193,17 @@ def test_explain_names_who_normalises():
         ("ConvBackwardWeight", "depthwise_weight_gradient", "1 as it reads"),
     ]
     assert "what reads the result normalises it as it reads" in program.explain()
+
+
+def test_a_stem_is_normalised_as_it_is_pooled():
+    model = nn.Sequential(
+        nn.Conv2d(3, 20, 7, stride=2, padding=3), nn.BatchNorm2d(20), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 5)
+    )
+    losses, states, program = trained(model, {})
+    expected, reference, _ = trained(model, {"BatchNormTraining": "partial sums"})
+    assert losses == expected and next(step.why for step in program.steps if step.operation == "MaxPool").endswith("normalises 1 as it reads")
+    for name, state in reference.items():
+        np.testing.assert_array_equal(states[name], state)
 
 
 class Branches(nn.Module):

@@ -34,7 +34,7 @@ class WindowTables(CpuAlgorithm):
         if isinstance(node.op, MaxPool):
             sizes = _kernels.window_blocks(g.batch * g.rows.out, g.cols.out, g.channels, window_size(g.rows) * window_size(g.cols))
             indices = node.outputs[1] if node.op.indices else None
-            return [launch("max_pool", (*node.inputs, node.outputs[0], indices), **members, **sizes)]
+            return [launch("max_pool", (*node.inputs[:2], node.outputs[0], indices), **members, **sizes)]
         sizes = _kernels.window_blocks(g.batch * g.rows.size, g.cols.size, g.channels, 1)
         return [launch("max_pool_backward", (*node.inputs, node.outputs[0]), **members, **sizes)]
 

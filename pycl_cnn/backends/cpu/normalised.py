@@ -1,7 +1,7 @@
 """Training batch norms whose result is never written: what reads it normalises as it reads. See src/normalise.h.
 
-In training a batch norm's result z is read by the next convolution and by that one's weight gradient; its own gradient takes x. If
-both readers copy their input into scratch in any case, or gladly would, they read x and a table of the channels' factors instead, and
+In training a batch norm's result z is read by the next convolution and by that one's weight gradient, or by max pooling; its own
+gradient takes x. If its readers copy their input into scratch in any case, or gladly would, or touch it but once or twice, they read x and a table of the channels' factors instead, and
 the pass over memory that reads x and writes z is gone, and so is z:
 
     x -- BatchNormTraining --> z --> Conv, ConvBackwardWeight
@@ -11,16 +11,18 @@ the pass over memory that reads x and writes z is gone, and so is z:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...ops.base import Op, Spec, floats
 from ...ops.batch_norm import BatchNormTraining
 from ...ops.conv import Conv, ConvBackwardWeight
+from ...ops.max_pool import MaxPool
 from . import _kernels
 from .batch_norm import members_of, statistics
 from .conv import Depthwise, DepthwiseWeightGradient, ImplicitGemm, WeightGradient
 from .launch import At, CpuAlgorithm, Device, Graph, Launch, Node, Value, launch
+from .max_pool import WindowTables
 
 if TYPE_CHECKING:
     from ...geometry import ConvGeometry
@@ -61,8 +63,10 @@ class NormalisedRead(CpuAlgorithm):
     def launches(self, node: Node) -> list[Launch]:
         first, *rest = super().launches(node)
         kernel = f"{first.kernel}_normalised"
-        tasks, scratch = _kernels.conv_sizes(kernel, first.params)
-        return [Launch(kernel, first.params, (*first.buffers, node.inputs[-1]), tasks, scratch), *rest]
+        return [replace(first, kernel=kernel, buffers=(*first.buffers, node.inputs[-1]), scratch=self.scratch(kernel, first.params)), *rest]
+
+    def scratch(self, kernel: str, params: bytes) -> int:
+        return _kernels.conv_sizes(kernel, params)[1]
 
 
 class NormalisedGemm(NormalisedRead, ImplicitGemm):
@@ -81,11 +85,17 @@ class NormalisedDepthwiseWeightGradient(NormalisedRead, DepthwiseWeightGradient)
     pass
 
 
+class NormalisedMaxPool(NormalisedRead, WindowTables):
+    def scratch(self, kernel: str, params: bytes) -> int:
+        return 0
+
+
 READERS: dict[type[CpuAlgorithm], CpuAlgorithm] = {
     ImplicitGemm: NormalisedGemm(),
     Depthwise: NormalisedDepthwise(),
     WeightGradient: NormalisedWeightGradient(),
     DepthwiseWeightGradient: NormalisedDepthwiseWeightGradient(),
+    WindowTables: NormalisedMaxPool(),
 }
 
 
@@ -96,10 +106,10 @@ def pixels_alone(g: ConvGeometry) -> bool:
 
 def reads_normalised(node: Node, value: Value) -> bool:
     """Whether `node`, which reads `value`, could read what it was normalised from."""
-    if not isinstance(node.op, Conv | ConvBackwardWeight) or type(node.algorithm) not in READERS:
+    if not isinstance(node.op, Conv | ConvBackwardWeight | MaxPool) or type(node.algorithm) not in READERS:
         return False
-    whole = isinstance(node.algorithm, Depthwise | DepthwiseWeightGradient) or pixels_alone(node.op.geometry)
-    return whole and node.inputs[0] is value and value not in node.inputs[1:]
+    able = isinstance(node.algorithm, Depthwise | DepthwiseWeightGradient | WindowTables) or pixels_alone(node.op.geometry)
+    return able and node.inputs[0] is value and value not in node.inputs[1:]
 
 
 def normalise_at_readers(graph: Graph) -> bool:
