@@ -117,6 +117,7 @@ def errors_of(geometry: Any, x: np.ndarray, w: np.ndarray, device: Any, force: M
     from pycl_cnn.backends import backend
     from pycl_cnn.graph import Graph
     from pycl_cnn.ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
+    from pycl_cnn.ops.leaf import State
     from pycl_cnn.passes import optimised
 
     y = convolve(geometry, x, w)
@@ -127,12 +128,14 @@ def errors_of(geometry: Any, x: np.ndarray, w: np.ndarray, device: Any, force: M
         results = []
         for precision in ("fast", "exact"):
             graph = Graph()
-            inputs = [graph.input(f"array{index}", array.shape) for index, array in enumerate(operands)]
-            graph.outputs = [graph.apply(kind(geometry), *inputs)]
+            given = {"weight": w} if operands[1] is w else {}  # once, as layers have it
+            values = [graph.input(f"array{index}", array.shape) for index, array in enumerate(operands) if array is not w]
+            values += [graph.state(State.plain(name, array.shape)) for name, array in given.items()]
+            graph.outputs = [graph.apply(kind(geometry), *values)]
             forced = force if precision == "fast" else None
-            program = backend(device.backend).compile(optimised(graph), device, {}, forced, precision)
+            program = backend(device.backend).compile(optimised(graph), device, given, forced, precision)
             names = {step.algorithm for step in program.steps if step.operation == kind.__name__}
-            results.append((names.pop(), relative(program.run(*operands), expected)))
+            results.append((names.pop(), relative(program.run(*operands[: len(graph.inputs)]), expected)))
         (algorithm, error), (_, plain) = results
         found.append(Error(algorithm, error, plain))
     return found

@@ -13,7 +13,10 @@
 //    ...      |   ...    |   ...    |
 //   tile MR-1 +----------+----------+
 //
-// MR  tiles of a block; 1..14.    TILE, NV, VEC, ACTIVATION: see winograd_tile.cl, register_block.cl, vectors.cl, activation.cl.
+// TAPS 4: 7x7 taps and stride 2.  The reds are the channels of the input's four phases, whose filters have 4x4 taps or one less in a direction; such a filter
+// is zero at the point infinity, the last frequency of a row or column, where only the full phases are multiplied: 169 of 784 multiplications.
+//
+// MR  tiles of a block; 1..14.    TILE, TAPS, NV, VEC, ACTIVATION: see winograd_tile.cl, register_block.cl, vectors.cl, activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
 #include "winograd_tile.cl"
@@ -23,6 +26,19 @@
 #define MR 6
 #endif
 #define PANEL (VEC * NV)
+
+// Floats from a tile of v to the next, and the reds that are multiplied at a frequency: from FIRST_RED on, before LAST_RED.
+#if TAPS == 4
+#define RED_STRIDE PHASE_LANES
+#define LAST_COLUMN(frequency) ((frequency) % SIDE == SIDE - 1)
+#define LAST_ROW(frequency) ((frequency) / SIDE == SIDE - 1)
+#define FIRST_RED(frequency) (LAST_COLUMN(frequency) ? reds / 4 : 0)
+#define LAST_RED(frequency) (LAST_ROW(frequency) ? reds / 2 : LAST_COLUMN(frequency) ? 3 * reds / 4 : reds)
+#else
+#define RED_STRIDE reds
+#define FIRST_RED(frequency) 0
+#define LAST_RED(frequency) reds
+#endif
 
 __kernel void winograd_fused(
     __global const float *x, const int x_offset,
@@ -41,20 +57,31 @@ __kernel void winograd_fused(
     __global float *v = scratch + scratch_offset + (int)get_global_id(0) * scratch_stride;
     __global float *m = v + FREQUENCIES * frequency_stride;
 
+#if TAPS == 4
+    float pixels[FREQUENCIES * PHASE_LANES];
+    for (int place = 0; place < FREQUENCIES * PHASE_LANES; ++place)
+        pixels[place] = 0.0f;
+#endif
+
     for (int block = first; block < min(first + blocks_per_item * MR, tiles); block += MR) {
         for (int t = 0; t < MR; ++t) {
             const corner_of_tile corner = corner_of(min(block + t, tiles - 1), tile_rows, tile_columns);
+#if TAPS == 4
+            transform_phases(x + x_offset, corner, pad_top, pad_left, x_rows, x_columns, reds / 4, pixels, v + t * RED_STRIDE, frequency_stride);
+#else
             for (int channel = 0; channel < reds; channel += VEC)
                 transform_input(x + x_offset + channel, corner, pad_top, pad_left, x_rows, x_columns, reds, min(reds - channel, VEC),
-                                v + t * reds + channel, frequency_stride);
+                                v + t * RED_STRIDE + channel, frequency_stride);
+#endif
         }
         for (int panel = 0; panel < panel_count; ++panel) {
             for (int frequency = 0; frequency < FREQUENCIES; ++frequency) {
                 EACH(MR, DECLARE_SUMS)
-                __global const float *weights = panels + panels_offset + (frequency * panel_count + panel) * (reds * PANEL);
-#define POINT(t) __global const float *v##t = v + frequency * frequency_stride + t * reds;
+                const int first_red = FIRST_RED(frequency), last_red = LAST_RED(frequency);
+                __global const float *weights = panels + panels_offset + ((frequency * panel_count + panel) * reds + first_red) * PANEL;
+#define POINT(t) __global const float *v##t = v + frequency * frequency_stride + t * RED_STRIDE;
                 EACH(MR, POINT)
-                for (int i = 0; i < reds; ++i) {
+                for (int i = first_red; i < last_red; ++i) {
 #define LOAD_WEIGHT(t, n) const real vector##n = load(weights + n * VEC);
                     EACH_VECTOR(LOAD_WEIGHT, 0)
                     weights += PANEL;

@@ -1,7 +1,8 @@
-// Tiles of Winograd's minimal filtering F(TILE x TILE, 3x3) and its matrices, line by line, shared by winograd.cl and winograd_gradient.cl
+// Tiles of Winograd's minimal filtering F(TILE x TILE, TAPS x TAPS) and its matrices, line by line, shared by winograd.cl and winograd_gradient.cl
 // (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016, section 4).
 //
-// Points: 0, 1, -1, infinity; from TILE 4 on also 2, -2; for 6 also 1/2, -1/2.  Points in pairs of either sign share even and odd parts.
+// Points: 0, 1, -1, infinity; from TILE 4 on also 2, -2; for 6 also 1/2, -1/2; for 4 TAPS all of these but 0.  Points in pairs of either sign
+// share even and odd parts.
 //
 //   INPUT_LINE    B^T d    SIDE values     FILTER_LINE   G g      SIDE values      each reads d0, d1, ... (FILTER_LINE: g0, g1, g2) and
 //   OUTPUT_LINE   A^T m    TILE values     GATHER_LINE   G^T u    3 values         calls F(n, value) with its results
@@ -9,11 +10,38 @@
 //
 // TILE  outputs of a tile at a side; 2, 4 or 6: 4/9, 1/4, 16/81 of the multiplications of the direct method.  Others have no matrices here, and
 //       with more points float32 loses too much.
+// TAPS  of a filter at a side: 3, or 4 with TILE 4: a phase of a 7x7 convolution with stride 2 (winograd_fused.cl), whose filters the host transforms.
 #ifndef TILE
 #define TILE 4
 #endif
+#ifndef TAPS
+#define TAPS 3
+#endif
 
-#if TILE == 2
+#if TAPS == 4
+
+#define SIDE 7
+#define INPUT_LINE(F) { \
+    const real even = d4 - 4.25f * d2 + d0, odd = d5 - 4.25f * d3 + d1; \
+    const real far_even = 2.0f * d4 - 2.5f * d2 + 0.5f * d0, far_odd = d5 - 1.25f * d3 + 0.25f * d1; \
+    const real half_even = 0.5f * d4 - 2.5f * d2 + 2.0f * d0, half_odd = d5 - 5.0f * d3 + 4.0f * d1; \
+    F(0, odd + even) \
+    F(1, odd - even) \
+    F(2, far_odd + far_even) \
+    F(3, far_odd - far_even) \
+    F(4, half_odd + half_even) \
+    F(5, half_odd - half_even) \
+    F(6, d6 - d0 + 5.25f * (d2 - d4)) \
+}
+#define OUTPUT_LINE(F) { \
+    const real sum1 = d0 + d1, difference1 = d0 - d1, sum2 = d2 + d3, difference2 = d2 - d3, sum3 = d4 + d5, difference3 = d4 - d5; \
+    F(0, sum1 + sum2 + sum3) \
+    F(1, difference1 + 2.0f * difference2 + 0.5f * difference3) \
+    F(2, sum1 + 4.0f * sum2 + 0.25f * sum3) \
+    F(3, difference1 + 8.0f * difference2 + 0.125f * difference3 + d6) \
+}
+
+#elif TILE == 2
 
 #define SIDE 4
 #define INPUT_LINE(F) { \

@@ -39,6 +39,60 @@ inline void transform_input(
     }
 }
 
+#if TAPS == 4
+
+// Channels of all four phases of a pixel, and what is left over.
+#define PHASE_LANES 16
+
+// The same for a convolution with stride 2: the tile's pixel (i, j) has the lanes of the phases x[2i + a, 2j + b] side by side, (a, b) = (0, 1), (0, 0),
+// (1, 0), (1, 1) as in src/winograd.h, `channels` of each, at most PHASE_LANES together.  x: the images' first channel.  pixels: FREQUENCIES*PHASE_LANES floats.
+inline void transform_phases(
+    __global const float *x, const corner_of_tile corner, const int pad_top, const int pad_left, const int x_rows, const int x_columns,
+    const int channels, __private float *pixels, __global float *v, const int frequency_stride)
+{
+    const int first_row = 2 * corner.row - pad_top, first_column = 2 * corner.column - pad_left;
+    const int last_row = first_row + 2 * SIDE, last_column = first_column + 2 * SIDE;
+    const int row_stride = x_columns * channels;
+    // Four floats are copied, of which the next phase overwrites those that are too many.
+    const int inside = first_row >= 0 && first_column >= 0 && last_row <= x_rows && last_column <= x_columns - (last_row == x_rows ? 3 : 0);
+    x += (corner.image * x_rows + first_row) * row_stride + first_column * channels;
+
+    for (int place = 0; place < FREQUENCIES; ++place) {
+        const int i = place / SIDE, j = place - i * SIDE;
+        __private float *pixel = pixels + place * PHASE_LANES;
+        __global const float *at = x + 2 * (i * row_stride + j * channels);
+        if (inside) {
+            store_quad_private(load_quad(at + channels), pixel);
+            store_quad_private(load_quad(at), pixel + channels);
+            store_quad_private(load_quad(at + row_stride), pixel + 2 * channels);
+            store_quad_private(load_quad(at + row_stride + channels), pixel + 3 * channels);
+            continue;
+        }
+        for (int phase = 0; phase < 4; ++phase) {
+            const int a = phase / 2, b = phase == 0 || phase == 3;
+            const int found = (uint)(first_row + 2 * i + a) < (uint)x_rows && (uint)(first_column + 2 * j + b) < (uint)x_columns;
+            for (int channel = 0; channel < channels; ++channel)
+                pixel[phase * channels + channel] = found ? at[a * row_stride + b * channels + channel] : 0.0f;
+        }
+    }
+
+    float half_done[FREQUENCIES * VEC];
+    for (int lane = 0; lane < 4 * channels; lane += VEC) {
+        for (int s = 0; s < SIDE; ++s) {
+#define LOAD_PIXEL(r) const real d##r = load_private(pixels + (SIDE * r + s) * PHASE_LANES + lane);
+            EACH(SIDE, LOAD_PIXEL)
+            INPUT_LINE(KEEP_INPUT)
+        }
+        for (int n = 0; n < SIDE; ++n) {
+            EACH(SIDE, LOAD_LINE)
+#define STORE_PHASES(k, value) store(value, v + (SIDE * n + k) * frequency_stride + lane);
+            INPUT_LINE(STORE_PHASES)
+        }
+    }
+}
+
+#endif
+
 // y = activation(A^T M A + bias + residual) of the places of a tile that are inside.  y, residual: the images' first channel of these.
 inline void transform_output(
     __global const float *m, const int frequency_stride, const real bias, __global const float *residual, const int has_residual,

@@ -100,17 +100,18 @@ class Convolutions(nn.Module):
         return self.turned(self.forward_filters(x))
 
 
-@pytest.mark.parametrize("tile", TILES)
-def test_transformed_filters_are_those_of_the_method(tile):
+@pytest.mark.parametrize("tile, taps", [*((tile, 3) for tile in TILES), (4, 4)])
+def test_transformed_filters_are_those_of_the_method(tile, taps):
     """G g G^T has the filter's polynomial at the method's points, each divided by its distances to the others, and at infinity the last tap."""
-    taps = array(9, 5, seed=3).astype(np.float64)
-    got = transformed_filters(taps.astype(np.float32), tile).reshape(tile + 2, tile + 2, 5)
-    points = [0, 1, -1, 2, -2, 0.5, -0.5][: tile + 1]
+    filters = array(taps**2, 5, seed=3).astype(np.float64)
+    side = tile + taps - 1
+    got = transformed_filters(filters.astype(np.float32), tile).reshape(side, side, 5)
+    points = [1, -1, 2, -2, 0.5, -0.5] if taps == 4 else [0, 1, -1, 2, -2, 0.5, -0.5][: tile + 1]
     scale = [1 / np.prod([p - q for q in points if q != p]) for p in points]
-    for a, b in itertools.product(range(tile + 1), repeat=2):
-        value = sum(taps[3 * r + s] * points[a] ** r * points[b] ** s for r in range(3) for s in range(3))
+    for a, b in itertools.product(range(side - 1), repeat=2):
+        value = sum(filters[taps * r + s] * points[a] ** r * points[b] ** s for r in range(taps) for s in range(taps))
         np.testing.assert_allclose(np.abs(got[a, b]), np.abs(value * scale[a] * scale[b]), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(got[-1, -1], taps[8], rtol=1e-6)
+    np.testing.assert_allclose(got[-1, -1], filters[-1], rtol=1e-6)
 
 
 def test_packed_weights_give_what_the_reference_gives(device):

@@ -19,6 +19,7 @@ from pycl_cnn.backends.opencl.tiles import PRODUCT, product_problem
 from pycl_cnn.geometry import ConvGeometry
 from pycl_cnn.graph import Graph
 from pycl_cnn.ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight
+from pycl_cnn.ops.leaf import State
 from pycl_cnn.ops.matmul import MatMul
 from pycl_cnn.passes import optimised
 from pycl_cnn.tuning.space import Limits, Problem, Variant
@@ -86,6 +87,7 @@ def _conv(c, k, size, groups=1, stride=1, kernel=3):
 
 
 G, DEEP, PLAIN = _conv(37, 35, (7, 6), stride=2), _conv(19, 19, (7, 9), groups=19), _conv(37, 35, (9, 6))
+FIRST = _conv(3, 35, (19, 23), stride=2, kernel=7)
 #: operation, its algorithm, shapes of its operands, products of an output element
 WORK = {
     "conv": (Conv(G), "igemm", (G.input_shape, G.weight_shape), G.reduction),
@@ -97,14 +99,19 @@ WORK = {
     "depthwise input gradient": (ConvBackwardInput(DEEP), "depthwise", (DEEP.output_shape, DEEP.weight_shape), 9),
     "winograd": (Conv(PLAIN), "winograd", (PLAIN.input_shape, PLAIN.weight_shape), 9 * 37),
     "winograd fused": (Conv(PLAIN), "winograd_fused", (PLAIN.input_shape, PLAIN.weight_shape), 9 * 37),
+    "winograd phases": (Conv(FIRST), "winograd_strided", (FIRST.input_shape, FIRST.weight_shape), FIRST.reduction),
     "winograd gradient": (ConvBackwardWeight(PLAIN), "winograd", (PLAIN.input_shape, PLAIN.output_shape), 2 * 9 * 6),
 }
 
 
-def _program(op, algorithm, shapes, device):
+def _program(op, algorithm, shapes, device, weight=None):
+    """`weight` is given once, as that of an inference program."""
     graph = Graph()
-    graph.outputs = [graph.apply(op, *(graph.input(f"x{i}", shape) for i, shape in enumerate(shapes)))]
-    return backend("opencl").compile(optimised(graph), device, {}, {type(op).__name__: algorithm})
+    operands = [graph.input(f"x{i}", shape) for i, shape in enumerate(shapes[: None if weight is None else 1])]
+    if weight is not None:
+        operands.append(graph.state(State("weight", shapes[1], shapes[1])))
+    graph.outputs = [graph.apply(op, *operands)]
+    return backend("opencl").compile(optimised(graph), device, {} if weight is None else {"weight": weight}, {type(op).__name__: algorithm})
 
 
 def _cover(variants, pairs):
@@ -128,16 +135,18 @@ def _cover(variants, pairs):
 def _try_all(device, work, pairs, **limits):
     op, algorithm, shapes, length = WORK[work]
     operands = _operands(*shapes)
+    once = operands[1] if algorithm == "winograd_strided" else None  # its filters are transformed when they are given
+    given = operands if once is None else operands[:1]
     (expected,), (magnitude,) = op.reference(*operands), op.reference(*map(np.abs, operands))
     context = device_context(device)
     tried = 0
     with limits_of(context, **limits) as tuning:
         with tuning.trying({}) as asked:
-            _program(op, algorithm, shapes, device)
+            _program(op, algorithm, shapes, device, once)
         for family, problem in {family.name: (family, problem) for family, problem, _ in asked}.values():
             for variant in _cover(family.variants(problem, tuning.limits), pairs):
                 with tuning.trying({family.name: variant}) as used:
-                    y = _program(op, algorithm, shapes, device).run(*operands)
+                    y = _program(op, algorithm, shapes, device, once).run(*given)
                 assert variant in [v for _, _, v in used]
                 tried += 1
                 if algorithm.startswith("winograd"):

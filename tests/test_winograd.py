@@ -7,12 +7,14 @@ import pytest
 from helpers.tuning import CPU, GPU
 
 import pycl_cnn as pc
+from pycl_cnn.backends import backend
 from pycl_cnn.backends.cpu.winograd import OutputAxis
 from pycl_cnn.backends.opencl.call import device_context
 from pycl_cnn.backends.opencl.winograd import LEAST_GAIN, LINE, WINOGRAD_TILE, cost, direct_cost, tile_problem, tile_stride
 from pycl_cnn.backends.opencl.winograd_gradient import GRADIENT_TILE
 from pycl_cnn.backends.winograd import TILES, filter_view, frequencies, padding_before, tiles_of
 from pycl_cnn.geometry import ConvGeometry
+from pycl_cnn.graph import Graph
 from pycl_cnn.ops.conv import Conv, ConvBackwardInput
 
 
@@ -50,6 +52,42 @@ def test_scratch_of_all_work_items_is_one_piece_of_memory_and_its_size_changes_n
     wide, narrow = (pc.compile(layer, x.shape, device=where, algorithms={"Conv": "winograd_fused"}) for where in (device, replace(device, largest=300_000)))
     assert max(narrow.plan.arenas) <= 300_000 < max(wide.plan.arenas)
     np.testing.assert_array_equal(wide.run(x), narrow.run(x))
+
+
+def first_layer(channels, outs, size, device, **keywords):
+    """A 7x7 convolution with stride 2, and with a bias and a rectifier: model, input, program."""
+    model = pc.nn.Sequential(pc.nn.Conv2d(channels, outs, 7, stride=2, **keywords), pc.nn.ReLU()).eval()
+    x = np.random.default_rng(channels).standard_normal((2, channels, *size)).astype(np.float32)
+    return model, x, pc.compile(model, x.shape, device=device, algorithms={"Conv": "winograd_strided"})
+
+
+@pytest.mark.parametrize("channels, outs, size, padding", [(3, 37, (37, 46), 3), (2, 16, (40, 41), 0), (4, 67, (30, 19), 5), (3, 5, (7, 8), 0), (3, 32, (66, 66), 0)])
+def test_first_layers_by_phases(device, channels, outs, size, padding):
+    """Images that end anywhere in a tile; twice the same bits."""
+    if device.backend != "opencl":
+        pytest.skip("the CPU's phases: test_algorithms.py")
+    model, x, program = first_layer(channels, outs, size, device, padding=padding)
+    expected = pc.compile(model, x.shape, device="reference").run(x)
+    got = program.run(x)
+    assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+    np.testing.assert_array_equal(got, program.run(x))
+
+
+def test_phases_are_for_large_first_layers_whose_weights_are_given_once(device):
+    if device.backend != "opencl" or device_context(device).device.is_gpu or device_context(device).device.compute_units > 4:
+        pytest.skip("for OpenCL CPUs of few cores: each has to have some tiles")
+
+    def algorithm(channels, size, **keywords):
+        layer = pc.nn.Conv2d(channels, 64, 7, stride=2, padding=3)
+        program = pc.compile(layer, (1, channels, size, size), device=device, **keywords)
+        return [node.algorithm.name for node in program.plan.graph.nodes() if isinstance(node.op, Conv)]
+
+    assert algorithm(3, 224) == ["winograd_strided"]
+    assert algorithm(3, 224, precision="exact") == algorithm(3, 16) == ["igemm_rows"]
+    assert algorithm(5, 64) == ["igemm_rows"]
+    graph, g = Graph(), ConvGeometry.forward("conv", (1, 224, 224, 3), (64, 7, 7, 3), stride=2, padding=3)
+    graph.outputs = [graph.apply(Conv(g), graph.input("x", g.input_shape), graph.input("weight", g.weight_shape))]
+    assert {step.algorithm for step in backend("opencl").compile(graph, device, {}).steps if step.operation == "Conv"} == {"igemm_rows"}
 
 
 def test_where_the_filters_alone_take_longer_no_tile_pays():

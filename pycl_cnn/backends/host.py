@@ -48,6 +48,11 @@ class HostStep(Algorithm):
         return f"copies {down:.1f} KiB to the host, {up:.1f} KiB back"
 
 
+def is_fixed(value: Value) -> bool:
+    """Whether it is a state that no run updates."""
+    return isinstance(value.op, State) and value.op.fixed
+
+
 class Once(HostStep):
     """What depends on a fixed state alone, by NumPy when weights are loaded: no kernel is compiled for it. The operation has a method `once`."""
 
@@ -55,8 +60,7 @@ class Once(HostStep):
     once = True
 
     def supports(self, node: Node, device: Device) -> bool:
-        state = node.inputs[0].op
-        return isinstance(state, State) and state.fixed
+        return is_fixed(node.inputs[0])
 
     def why(self, node: Node, device: Device) -> str:
         return "depends on weights alone"

@@ -37,26 +37,31 @@ def tiles_of(outputs: tuple[int, ...], tile: int) -> int:
     return outputs[0] * math.prod(tile_grid(outputs, tile))
 
 
-#: G of a tile: rows of taps become frequencies (kernels_cl/winograd_tile.cl).
+#: G of a tile and taps at a side: rows of taps become frequencies (kernels_cl/winograd_tile.cl).
 _FILTER_MATRICES = {
-    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    4: ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
-    6: (
+    (2, 3): ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    (4, 3): ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
+    (6, 3): (
         *((1, 0, 0), (-2 / 9, -2 / 9, -2 / 9), (-2 / 9, 2 / 9, -2 / 9), (1 / 90, 1 / 45, 2 / 45), (1 / 90, -1 / 45, 2 / 45)),
         *((32 / 45, 16 / 45, 8 / 45), (32 / 45, -16 / 45, 8 / 45), (0, 0, 1)),
+    ),
+    (4, 4): (
+        *((-2 / 9, -2 / 9, -2 / 9, -2 / 9), (2 / 9, -2 / 9, 2 / 9, -2 / 9)),
+        *((1 / 45, 2 / 45, 4 / 45, 8 / 45), (-1 / 45, 2 / 45, -4 / 45, 8 / 45)),
+        *((16 / 45, 8 / 45, 4 / 45, 2 / 45), (-16 / 45, 8 / 45, -4 / 45, 2 / 45), (0, 0, 0, 1)),
     ),
 }
 
 
 def transformed_filters(taps: np.ndarray, tile: int) -> np.ndarray:
-    """G g G^T [frequencies, filters] of 3x3 taps [9, filters]."""
-    g = np.array(_FILTER_MATRICES[tile])
+    """G g G^T [frequencies, filters] of 3x3 or 4x4 taps [9 or 16, filters]; 4x4 for tiles of 4 only."""
+    g = np.array(_FILTER_MATRICES[tile, math.isqrt(len(taps))])
     both = np.kron(g, g).astype(np.float32)
     filters = taps.shape[1]
     result = np.empty((len(both), filters), np.float32)
     # In small products: a BLAS that gives one of so few terms to several threads takes ten times as long.
     few = math.gcd(filters, 256)
-    np.matmul(both, taps.reshape(9, -1, few).swapaxes(0, 1), out=result.reshape(len(both), -1, few).swapaxes(0, 1))
+    np.matmul(both, taps.reshape(len(taps), -1, few).swapaxes(0, 1), out=result.reshape(len(both), -1, few).swapaxes(0, 1))
     return result
 
 

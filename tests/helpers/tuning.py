@@ -19,6 +19,7 @@ from pycl_cnn.backends.opencl.tiles import PRODUCT
 from pycl_cnn.backends.opencl.winograd import WINOGRAD, WINOGRAD_TILE
 from pycl_cnn.backends.opencl.winograd_fused import WINOGRAD_FUSED
 from pycl_cnn.backends.opencl.winograd_gradient import GRADIENT_TILE
+from pycl_cnn.backends.opencl.winograd_phases import WINOGRAD_PHASES
 
 CPU = Limits(False, 8, (), 4096, (4096, 4096, 4096), 1 << 20)
 GPU = Limits(True, 4, (), 1024, (1024, 1024, 64), 48 << 10)
@@ -33,6 +34,7 @@ FAMILIES = {
     "winograd": (WINOGRAD, ("tile", "tiles", "ins", "outs")),
     "winograd_tile": (WINOGRAD_TILE, ("images", "rows", "columns", "ins", "outs")),
     "winograd_fused": (WINOGRAD_FUSED, ("images", "rows", "columns", "ins", "outs")),
+    "winograd_phases": (WINOGRAD_PHASES, ("images", "rows", "columns", "ins", "outs")),
     "winograd_gradient_tile": (GRADIENT_TILE, ("images", "rows", "columns", "ins", "outs")),
 }
 

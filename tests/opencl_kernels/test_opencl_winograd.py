@@ -6,6 +6,7 @@ import numpy
 import pytest
 from helpers.opencl import ceil_div, close, convolution_reference, execute, normal
 
+from pycl_cnn.backends.opencl.winograd_phases import FREQUENCIES, PHASE_LANES, TransformPhases
 from pycl_cnn.backends.winograd import TILES, frequencies
 
 
@@ -80,6 +81,27 @@ def test_winograd_fused(context, random, tile, n, h, w, c, k, pad, extras):
     if extras:
         reference = numpy.maximum(reference + bias + residual, 0)
     close(y, reference, tile**2 * 9 * c, scale=4)
+
+
+@pytest.mark.parametrize("n, h, w, c, k, pad", [(1, 9, 12, 3, 5, (3, 3)), (2, 7, 8, 2, 18, (0, 0)), (1, 21, 17, 4, 35, (5, 2)), (1, 22, 22, 3, 9, (0, 0))])
+def test_winograd_fused_phases(context, random, n, h, w, c, k, pad):
+    """7x7 taps with stride 2, over the four phases of the image."""
+    x, weights, bias = normal(random, n, h, w, c), normal(random, k, 7, 7, c), normal(random, k)
+    rows, columns = (h + 2 * pad[0] - 7) // 2 + 1, (w + 2 * pad[1] - 7) // 2 + 1
+    width, height, each = 2 * context.define("winograd", "VEC"), 2, 2
+    tile_rows, tile_columns = ceil_div(rows, 4), ceil_div(columns, 4)
+    tiles = n * tile_rows * tile_columns
+    frequency_stride = height * PHASE_LANES + 1
+    scratch_stride = FREQUENCIES * (frequency_stride + height * width)
+    items = ceil_div(tiles, height * each)
+    y = execute(
+        context, "winograd_fused", "winograd_fused", (items,), (1,), dict(x=x, panels=TransformPhases(k, c, width).once(weights), bias=bias, residual=None),
+        dict(y=(n, rows, columns, k), scratch=(items, scratch_stride)), dict(ACTIVATION=0, TAPS=4, MR=height, NV=2),
+        x_rows=h, x_columns=w, reds=4 * c, pad_top=pad[0], pad_left=pad[1], y_rows=rows, y_columns=columns, outs=k, tile_rows=tile_rows, tile_columns=tile_columns,
+        tiles=tiles, blocks_per_item=each, scratch_stride=scratch_stride, frequency_stride=frequency_stride, alpha=0, beta=0,
+    )["y"]
+    taps = [(r - pad[0], s - pad[1]) for r in range(7) for s in range(7)]
+    close(y, convolution_reference(x, weights.reshape(k, 49, c), taps, (rows, columns), (2, 2), 1) + bias, 16 * 49 * c, scale=4)
 
 
 @pytest.mark.parametrize("tile", TILES)

@@ -125,11 +125,7 @@ class DeviceCheck:
     def _isolated(self, op: Op, specs: Sequence[Spec], fixed: Sequence[bool], algorithm: Algorithm) -> Graph:
         """A graph with one node and what its algorithm inserts, lowered. What is inserted is tried together with the node."""
         graph = Graph()
-        operands = [
-            graph.state(State(str(number), spec.shape, spec.shape, fixed=True)) if keeps else graph.input(str(number), spec.shape, spec.dtype)
-            for number, (spec, keeps) in enumerate(zip(specs, fixed, strict=True))
-        ]
-        outputs = graph.add(op, *operands)
+        outputs = _outputs(graph, op, specs, fixed)
         graph.outputs = list(outputs)
         protect(graph)
         self.backend.adopt(graph, outputs[0].node, algorithm, self.device, "")
@@ -260,7 +256,7 @@ class DeviceCheck:
         """The first sample with all of the unit's kernels, lowered with the unit's choices; the node itself where there is none."""
         forced = dict(unit.choices)
         for small, specs in samples(unit.op, unit.specs):
-            if unit.algorithm.supports(_node(small, specs), self.device):
+            if unit.algorithm.supports(_outputs(Graph(), small, specs, unit.fixed)[0].node, self.device):
                 try:
                     with self.context.tuning.trying(forced):
                         graph = self._isolated(small, specs, unit.fixed, unit.algorithm)
@@ -374,9 +370,13 @@ def _poison(nbytes: int) -> np.ndarray:
     return np.full(nbytes // 4, np.nan, np.float32)
 
 
-def _node(op: Op, specs: Sequence[Spec]) -> Node:
-    graph = Graph()
-    return graph.add(op, *(graph.input(f"x{number}", spec.shape, spec.dtype) for number, spec in enumerate(specs)))[0].node
+def _outputs(graph: Graph, op: Op, specs: Sequence[Spec], fixed: Sequence[bool]) -> Sequence[Value]:
+    """The results of `op` in `graph`, of operands with their numbers as names."""
+    operands = [
+        graph.state(State(str(number), spec.shape, spec.shape, fixed=True)) if keeps else graph.input(str(number), spec.shape, spec.dtype)
+        for number, (spec, keeps) in enumerate(zip(specs, fixed, strict=True))
+    ]
+    return graph.add(op, *operands)
 
 
 @functools.cache

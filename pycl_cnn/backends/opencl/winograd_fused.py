@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...ops.base import Op
@@ -47,9 +49,19 @@ def frequency_stride(rows: int, reds: int) -> int:
     return LINE * (blocks(rows * reds, LINE) | 1)
 
 
-def scratch_stride(tile: int, block: Tile, reds: int) -> int:
-    """Floats of a work-item's transformed inputs and of a panel's products."""
-    return frequencies(tile) * (frequency_stride(block.rows, reds) + block.rows * block.panel)
+def scratch_stride(count: int, block: Tile, reds: int) -> int:
+    """Floats of a work-item's transformed inputs and of a panel's products, of `count` frequencies."""
+    return count * (frequency_stride(block.rows, reds) + block.rows * block.panel)
+
+
+@dataclass(frozen=True)
+class Form:
+    """Frequencies of a tile, the reds of its products, floats from a transformed tile to the next, and further -D of the kernel."""
+
+    frequencies: int
+    reds: int
+    red_stride: int
+    defines: Mapping[str, int] = field(default_factory=dict)
 
 
 class WinogradFused(OpenClAlgorithm):
@@ -72,7 +84,7 @@ class WinogradFused(OpenClAlgorithm):
         context, problem = device_context(device), tile_problem(WINOGRAD_FUSED, source, target)
         variant = self.variant(node, context)
         tile, block = variant["TILE"], Tile.of(variant, "MR")
-        near = 4 * scratch_stride(tile, block, source[3]) <= CACHE and 4 * frequencies(tile) * source[3] * target[3] <= FILTERS
+        near = 4 * scratch_stride(frequencies(tile), block, source[3]) <= CACHE and 4 * frequencies(tile) * source[3] * target[3] <= FILTERS
         many = blocks(tiles_of(target, tile), block.rows) >= BLOCKS_PER_UNIT * context.device.compute_units
         cheap = cost(problem, tile, context.tuning.limits) < LEAST_GAIN * direct_cost(problem)
         return not context.device.is_gpu and min(source[3], target[3]) >= 16 and near and many and cheap
@@ -88,10 +100,17 @@ class WinogradFused(OpenClAlgorithm):
         choices = super().settle(node, device)
         variant = choices[0].variant
         count = blocks(tiles_of(roles(node.op)[3], variant["TILE"]), variant["MR"])
-        scratch = 4 * scratch_stride(variant["TILE"], Tile.of(variant, "MR"), roles(node.op)[2][3])
+        scratch = self._scratch_bytes(node, variant)
         most = ITEMS_PER_UNIT * context.device.compute_units
         items = clamp(device.largest // scratch, 1, most) if device.largest else most
         return (*choices, blocks(count, items))
+
+    def form(self, node: Node, tile: int) -> Form:
+        return Form(frequencies(tile), roles(node.op)[2][3], roles(node.op)[2][3])
+
+    def _scratch_bytes(self, node: Node, variant: Variant) -> int:
+        form = self.form(node, variant["TILE"])
+        return 4 * scratch_stride(form.frequencies, Tile.of(variant, "MR"), form.red_stride)
 
     def _items(self, node: Node) -> int:
         variant = node.settled[0].variant
@@ -99,13 +118,14 @@ class WinogradFused(OpenClAlgorithm):
 
     def workspace(self, node: Node, device: Device) -> int:
         variant = node.settled[0].variant
-        return 4 * self._items(node) * scratch_stride(variant["TILE"], Tile.of(variant, "MR"), roles(node.op)[2][3])
+        return self._items(node) * self._scratch_bytes(node, variant)
 
     def calls(self, node: Node, context: Context) -> list[Call]:
         assert isinstance(node.op, Conv | ConvBackwardInput)
         _, _, source, target = roles(node.op)
         variant = self.variant(node, context)
         tile, block = variant["TILE"], Tile.of(variant, "MR")
+        form = self.form(node, tile)
         top, left = padding_before(node.op)
         rows, columns = tile_grid(target, tile)
         arguments = {
@@ -115,7 +135,7 @@ class WinogradFused(OpenClAlgorithm):
             "scratch": At(None),
             "x_rows": source[1],
             "x_columns": source[2],
-            "reds": source[3],
+            "reds": form.reds,
             "pad_top": top,
             "pad_left": left,
             "y_rows": target[1],
@@ -125,11 +145,11 @@ class WinogradFused(OpenClAlgorithm):
             "tile_columns": columns,
             "tiles": tiles_of(target, tile),
             "blocks_per_item": node.settled[1],
-            "scratch_stride": scratch_stride(tile, block, source[3]),
-            "frequency_stride": frequency_stride(block.rows, source[3]),
+            "scratch_stride": scratch_stride(form.frequencies, block, form.red_stride),
+            "frequency_stride": frequency_stride(block.rows, form.red_stride),
             **epilogue_arguments(node, node.op.epilogue),
         }
-        defines = {"TILE": tile, "MR": block.rows, "NV": block.vectors, "VEC": block.width, "ACTIVATION": clipped(node.op.epilogue.activation).number}
+        defines = {"TILE": tile, "MR": block.rows, "NV": block.vectors, "VEC": block.width, "ACTIVATION": clipped(node.op.epilogue.activation).number, **form.defines}
         return [Call("winograd_fused", "winograd_fused", (self._items(node),), (1,), arguments, defines)]
 
 
