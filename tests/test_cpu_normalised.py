@@ -224,6 +224,14 @@ def test_one_reader_that_cannot_normalise_is_enough_to_write():
     assert [step.operation for step in program.steps if step.operation.startswith("BatchNorm")] == ["BatchNormTraining", "BatchNormBackward"]
 
 
+def test_depthwise_convolutions_as_products_do_not_normalise():
+    """Their patches are no pixels: the batch norm before them writes, the two before 1x1 convolutions do not."""
+    model = block(nn.ReLU)
+    losses, _, program = trained(model, {"Conv": "igemm"})
+    assert losses == trained(model, {"Conv": "igemm", "BatchNormTraining": "partial sums"})[0]
+    assert [step.operation for step in program.steps].count("BatchNormStatistics") == 2
+
+
 def test_gradients_against_the_reference():
     """Against float64, node by node: what no kernel computed."""
     pc.manual_seed(5)

@@ -106,9 +106,10 @@ def pixels_alone(g: ConvGeometry) -> bool:
 
 def reads_normalised(node: Node, value: Value) -> bool:
     """Whether `node`, which reads `value`, could read what it was normalised from."""
-    if not isinstance(node.op, Conv | ConvBackwardWeight | MaxPool) or type(node.algorithm) not in READERS:
+    op = node.op
+    if not isinstance(op, Conv | ConvBackwardWeight | MaxPool) or type(node.algorithm) not in READERS:
         return False
-    able = isinstance(node.algorithm, Depthwise | DepthwiseWeightGradient | WindowTables) or pixels_alone(node.op.geometry)
+    able = isinstance(op, MaxPool) or isinstance(node.algorithm, Depthwise | DepthwiseWeightGradient) or pixels_alone(op.geometry)
     return able and node.inputs[0] is value and value not in node.inputs[1:]
 
 
