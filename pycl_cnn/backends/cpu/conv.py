@@ -102,17 +102,18 @@ class PackPanelsAlgorithm(CpuAlgorithm):
 
 
 def as_loaded(weight: Value) -> tuple[Value, Value | None, bool]:
-    """The filters w[k,c,r,s] that `weight` w[k,r,s,c] was transposed from, the factors of the outs that it was multiplied by, and
-    True: neither needs to be done before packing. Otherwise `weight` itself, None and False."""
+    """What `weight` w[k,r,s,c] was made from: filters, the factors of the outs that they were multiplied by, if they were, and whether
+    the filters are w[k,c,r,s], from which it was transposed. Packing does both on the way."""
     whole, factors = weight, None
     if isinstance(whole.op, Binary) and whole.op.kind == "mul" and whole.op.activation is None:
-        whole, along = whole.node.inputs
-        if not isinstance(along.op, Reshape) or along.shape != (weight.shape[0], 1, 1, 1):
-            return weight, None, False
-        factors = along.node.inputs[0]
-    if not isinstance(whole.op, Transpose) or whole.op.permutation != (0, 2, 3, 1) or (factors is not None and factors.shape != weight.shape[:1]):
-        return weight, None, False
-    return whole.node.inputs[0], factors, True
+        source, along = whole.node.inputs
+        if isinstance(along.op, Reshape) and along.shape == (weight.shape[0], 1, 1, 1) and source.shape == weight.shape:
+            flat = along.node.inputs[0]
+            if flat.shape == weight.shape[:1]:
+                whole, factors = source, flat
+    if isinstance(whole.op, Transpose) and whole.op.permutation == (0, 2, 3, 1):
+        return whole.node.inputs[0], factors, True
+    return whole, factors, False
 
 
 def pack_filters(graph: Graph, weight: Value, layout: dict[str, int]) -> Value:

@@ -96,7 +96,7 @@ class RowProducts(CpuAlgorithm):
 
     def pays(self, node: Node, device: Device) -> bool:
         """Where the matrix is so large that it comes from memory at every run, at memory's rate: panels are read faster, but are as large again."""
-        return node.inputs[1].nbytes >= 1 << 23
+        return node.inputs[1].nbytes >= 6 << 20
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         """Where the rows of the second operand are permuted, permute those of the first instead, which are few."""

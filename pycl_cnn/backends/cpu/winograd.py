@@ -12,12 +12,13 @@ from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ...ops.movement import Concat
 from ..winograd import TILES, filter_view, padding_before, three_by_three, tiles_of
 from . import _kernels
-from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
+from .conv import PackPanels, Panels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
 
 # Of a core of today, with another one at work beside it; only the ratios matter: flop in a nanosecond, nanoseconds that a float of the
 # transformed inputs and of the products takes, bytes of filters in a nanosecond, and how many of them hide behind the multiplications.
 PEAK, TRANSFORM, FILTER_BYTES, HIDDEN = 105.0, 0.13, 20.0, 0.7
+PACKED_BYTES = 1 << 21  # of filters that are packed at once, to be transformed: what a second-level cache or two hold
 CHUNK = 16  # of src/conv.h: channels that lie together in transformed inputs
 
 
@@ -48,23 +49,55 @@ class Form:
 
 @dataclass(frozen=True)
 class TransformFilters(Op):
-    """Packed filters, transformed: [panel][frequency][phase][channels][panel_width]."""
+    """Filters transformed: [panel][frequency][phase][channels][panel_width]. A second input has a factor for every out."""
 
     form: Form
-    panels: int
+    packing: Panels  # how their taps are packed before
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
-        return (floats(inputs[0].size // math.prod(self.form.taps) * self.form.products),)
+        return (floats(self.packing.size // math.prod(self.form.taps) * self.form.products),)
 
 
 class TransformFiltersAlgorithm(CpuAlgorithm):
+    """Some panels after the other: what is packed stays in cache, and takes no memory beside the filters."""
+
     name = "winograd_filters"
 
+    @staticmethod
+    def _panels(op: TransformFilters) -> tuple[int, int]:
+        """Panels that are packed at once, at least one for each of a few threads, and floats of one."""
+        m = dict(op.packing.members)
+        size = math.prod(op.form.taps) * m["reds"] * m["panel_width"]
+        return min(-(-m["outs"] // m["panel_width"]), max(4, PACKED_BYTES // (4 * size))), size
+
+    def workspace(self, node: Node, device: Device) -> int:
+        assert isinstance(node.op, TransformFilters)
+        panels, size = self._panels(node.op)
+        return 4 * panels * size
+
     def launches(self, node: Node) -> list[Launch]:
-        op, taps = node.op, node.inputs[0]
+        op, weight, target = node.op, node.inputs[0], node.outputs[0]
         assert isinstance(op, TransformFilters)
-        floats = taps.spec.size // math.prod(op.form.taps) // op.panels
-        return [conv_launch("winograd_filters", (taps, node.outputs[0]), **op.form.members, panels=op.panels, floats=floats)]
+        (most, size), members = self._panels(op), dict(op.packing.members)
+        outs, width, taps = members["outs"], members["panel_width"], math.prod(op.form.taps)
+        calls = []
+        for first in range(0, -(-outs // width), most):
+            some = min(outs - first * width, most * width)
+            part = members | {"outs": some, "offset": members["offset"] + first * width * members["out_stride"]}
+            factors = At(node.inputs[1], 4 * first * width) if len(node.inputs) > 1 else None
+            transformed = At(target, 4 * first * size // taps * op.form.products)
+            calls.append(conv_launch("pack_panels", (weight, At(None), factors), **part))
+            calls.append(conv_launch("winograd_filters", (At(None), transformed), **op.form.members, panels=-(-some // width), floats=size // taps))
+        return calls
+
+
+def transformed(graph: Graph, packed: Value, form: Form) -> Value:
+    """Filters in Winograd's form, made of what `packed`, which is not made then, would be packed from."""
+    assert isinstance(packed.op, PackPanels)
+    (packing,) = packed.op.panels
+    result = graph.apply(TransformFilters(form, packing), *packed.node.inputs)
+    graph.release(packed.node)
+    return result
 
 
 #: Kernels of stride 2 that are taken, and their tiles.
@@ -158,7 +191,7 @@ class Winograd(CpuAlgorithm):
             else:
                 filters = graph.apply(PackPanels(make_panels([layout | strides | {"offset": view.offset, "group_stride": 0}])), node.inputs[1])
             if not blocks["taps"]:
-                filters = graph.apply(TransformFilters(form, -(-target[3] // blocks["panel_width"])), filters)
+                filters = transformed(graph, filters, form)
             graph.rewire(node, 1, filters)
         if parts := self.joins(node):
             first, rest = parts
@@ -334,7 +367,7 @@ class StridedWinogradInput(CpuAlgorithm):
                     "red_stride": g.kernel[0] * row,
                 }
                 packed = graph.apply(PackPanels(make_panels([layout])), node.inputs[1])
-                filters.append(packed if blocks["taps"] else graph.apply(TransformFilters(form, -(-c // blocks["panel_width"])), packed))
+                filters.append(packed if blocks["taps"] else transformed(graph, packed, form))
             graph.rewire(node, 1, filters[0])
             graph.extend(node, *filters[1:])
         return node
