@@ -214,3 +214,20 @@ def test_what_variants_are_held_to_is_plain_sums():
     (exact,) = op.reference(*step.operands)
     off = np.abs(worker.native_result(step) - exact).max() / np.abs(exact).max()
     assert off < 1e-6, "Winograd's method is off by more"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_every_step_of_a_network_can_be_tried(name):
+    """Also by algorithms that take only weights that are given once."""
+    device = pc.device(f"opencl:{first_opencl_device().index}")
+    context = device_context(device)
+    before = context.tuning
+    context.tuning = before.without_own()
+    try:
+        pairs = worker.tasks_of(name, None, False, device)
+        steps = {step.algorithm: (task, step) for task, step in pairs}
+        assert all(step.given[1] for _, step in steps.values())
+        for task, step in steps.values():
+            assert worker.Trial(task, step, context.tuning).seconds > 0
+    finally:
+        context.tuning = before

@@ -23,10 +23,11 @@ from ..backends import backend
 from ..backends.base import Device, Program
 from ..errors import PyclError, UnsupportedError
 from ..geometry import ConvGeometry
-from ..graph import Graph
+from ..graph import FixedNodes, Graph
 from ..nn.module import Module
 from ..ops.base import Op
 from ..ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
+from ..ops.leaf import State
 from ..ops.matmul import MatMul
 from ..passes import optimised
 from .database import Tuning, TuningError
@@ -89,6 +90,7 @@ class Step:
     algorithm: str
     device: Device
     shapes: tuple[tuple[int, ...], ...]
+    given: tuple[bool, ...] = (False, False)  # which operands are given once, as the weights of inference are, which the host packs
     operands: tuple[np.ndarray, ...] = field(init=False)
     expected: np.ndarray | None = None
 
@@ -97,10 +99,17 @@ class Step:
         self.operands = tuple(rng.standard_normal(shape).astype(np.float32) for shape in self.shapes)
 
     def program(self) -> Program:
-        graph = Graph()
-        values = [graph.input(f"x{i}", shape) for i, shape in enumerate(self.shapes)]
+        graph, named = Graph(), [f"x{i}" for i in range(len(self.shapes))]
+        values = [
+            graph.state(State.plain(name, shape)) if once else graph.input(name, shape) for name, shape, once in zip(named, self.shapes, self.given, strict=True)
+        ]
         graph.outputs = [graph.apply(self.op, *values)]
-        return backend(self.device.backend).compile(optimised(graph), self.device, {}, {type(self.op).__name__: self.algorithm})
+        states = {name: array for name, array, once in zip(named, self.operands, self.given, strict=True) if once}
+        return backend(self.device.backend).compile(optimised(graph), self.device, states, {type(self.op).__name__: self.algorithm})
+
+    def result(self, program: Program) -> np.ndarray:
+        """What a program of this step makes of its operands."""
+        return program.run(*(array for array, once in zip(self.operands, self.given, strict=True) if not once))
 
     @property
     def length(self) -> int:
@@ -127,17 +136,20 @@ def tasks_of(model: str, shape: tuple[int, ...] | None, train: bool, device: Dev
     from ..backends.opencl.call import OpenClAlgorithm, device_context
 
     context = device_context(device)
-    found: dict[tuple[Op, str, tuple[tuple[int, ...], ...]], int] = {}
-    for node in _lowered(model, shape, train, device):
+    found: dict[tuple[Op, str, tuple[tuple[int, ...], ...], tuple[bool, ...]], int] = {}
+    graph = _lowered(model, shape, train, device)
+    fixed = FixedNodes(graph)
+    for node in graph.nodes():
         algorithm = node.algorithm
         if isinstance(algorithm, OpenClAlgorithm) and algorithm.tuned(node, context):
             matrices = (node.inputs[0].shape, _second(node)) if isinstance(node.op, MatMul) else ()
-            key = plain(node.op), algorithm.name, operand_shapes(node.op, matrices)
+            given = tuple(value.node in fixed for value in node.inputs[:2])
+            key = plain(node.op), algorithm.name, operand_shapes(node.op, matrices), given
             found[key] = found.get(key, 0) + 1
     tasks = []
-    for (op, algorithm, shapes), count in found.items():
+    for (op, algorithm, shapes, given), count in found.items():
         name = " ".join([type(op).__name__, algorithm, *("x".join(map(str, shape)) for shape in shapes), _attributes(op)]).strip()
-        tasks.append((Task(name, count), Step(op, algorithm, device, shapes)))
+        tasks.append((Task(name, count), Step(op, algorithm, device, shapes, given)))
     if not tasks:
         raise TuningError(f"{model}: there is nothing to tune on {device}")
     return tasks
@@ -177,8 +189,8 @@ def network_of(model: str, shape: tuple[int, ...] | None) -> tuple[Module, tuple
     return network, shape
 
 
-def _lowered(model: str, shape: tuple[int, ...] | None, train: bool, device: Device) -> list[Any]:
-    """The nodes of a network's program, their algorithms chosen; no kernel is built."""
+def _lowered(model: str, shape: tuple[int, ...] | None, train: bool, device: Device) -> Graph:
+    """The graph of a network's program, its algorithms chosen; no kernel is built."""
     from ..compiler import inference_graph, training_graph
     from ..nn import CrossEntropyLoss
     from ..optim import SGD
@@ -193,7 +205,7 @@ def _lowered(model: str, shape: tuple[int, ...] | None, train: bool, device: Dev
     place = backend(device.backend)
     place.prelude(graph)
     place.lower(graph, device)
-    return list(graph.nodes())
+    return graph
 
 
 def native_result(step: Step) -> np.ndarray:
@@ -203,7 +215,7 @@ def native_result(step: Step) -> np.ndarray:
         if not algorithm.exact:
             continue
         try:
-            return replace(step, algorithm=algorithm.name, device=place.devices()[0]).program().run(*step.operands)
+            return step.result(replace(step, algorithm=algorithm.name, device=place.devices()[0]).program())
         except UnsupportedError:
             continue
     raise TuningError(f"no native algorithm takes {step.op}")
@@ -218,7 +230,7 @@ class Trial:
     def __init__(self, task: Task, step: Step, tuning: Tuning) -> None:
         self.task, self.step, self.tuning = task, step, tuning
         less, shapes = small(step.op, step.shapes)
-        self.small = Step(less, step.algorithm, step.device, shapes)
+        self.small = Step(less, step.algorithm, step.device, shapes, step.given)
         self.small.expected = less.reference(*self.small.operands)[0]
         step.expected = native_result(step)
         with tuning.trying({}) as asked:
@@ -244,11 +256,11 @@ class Trial:
         """{"failure": text} or {"ratio": seconds over the untuned one's, "choices": what to remember}."""
         try:
             with self.tuning.trying(variants):
-                wrong = self.small.wrong(self.small.program().run(*self.small.operands))
+                wrong = self.small.wrong(self.small.result(self.small.program()))
             if not wrong:
                 with self.tuning.trying(variants) as asked:
                     program = self.step.program()
-                wrong = self.step.wrong(program.run(*self.step.operands))
+                wrong = self.step.wrong(self.step.result(program))
         except PyclError as problem:
             return {"failure": str(problem).splitlines()[0][:300]}
         if wrong:
