@@ -15,6 +15,7 @@ import pycl_cnn.functional as F
 from pycl_cnn import nn, optim
 from pycl_cnn.compiler import training_program
 from pycl_cnn.eager import finish
+from pycl_cnn.ops.conv import Conv
 from pycl_cnn.ops.movement import Reshape
 from pycl_cnn.passes import canonical
 from pycl_cnn.plan import ALIGNMENT, Kind
@@ -192,6 +193,42 @@ def test_pointwise_operations_work_in_place():
     plan = finish(canonical(traced.graph), pc.device("reference"), {}).plan
     arena = {plan.places[value] for step in plan.run for value in step.node.outputs if plan.places[value].kind is Kind.ARENA}
     assert len(arena) <= 2
+
+
+@pytest.mark.parametrize("kernel, stride, groups", [(1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 1, 32), (5, 1, 4)])
+def test_a_convolution_writes_over_its_residual(kernel, stride, groups, device):
+    """Whatever the algorithm, where nothing reads the residual afterwards; and not where something does, be it the convolution itself."""
+    rng = np.random.default_rng(kernel)
+    x = rng.standard_normal((2, 32, 15, 13), dtype=np.float32)
+    weight = rng.standard_normal((32, 32 // groups, kernel, kernel), dtype=np.float32)
+
+    def places(function):
+        expected = trace(function, x).reference()[0]
+        program = finish(canonical(trace(function, x).graph), device, {})
+        assert_close(program.run(x), expected, 32 * kernel * kernel)
+        (node,) = (step.node for step in program.plan.run if isinstance(step.node.op, Conv))
+        assert node.op.epilogue.residual
+        return program.plan.places[node.inputs[2]], program.plan.places[node.outputs[0]]
+
+    def block(x, residual):
+        return F.max_pool2d(F.relu(F.conv2d(x, weight, stride=stride, padding=kernel // 2, groups=groups) + residual), 3)
+
+    def read_once(x):
+        return block(F.tanh(x), F.exp(F.max_pool2d(x, stride, ceil_mode=True)))
+
+    def read_again(x):
+        residual = F.exp(F.max_pool2d(x, stride, ceil_mode=True))
+        return block(F.tanh(x), residual) + F.max_pool2d(residual, 3)
+
+    def convolved(x):
+        x = F.tanh(x)
+        return block(x, x)
+
+    residual, result = places(read_once)
+    assert residual is result
+    for function in (read_again, *([convolved] if stride == 1 else [])):
+        residual, result = places(function)
+        assert residual is not result
 
 
 def test_in_place_needs_the_last_reader():

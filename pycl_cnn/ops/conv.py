@@ -70,7 +70,13 @@ PLAIN = Epilogue()
 
 @dataclass(frozen=True)
 class FusedOp(Op):
-    """An operation whose store can carry an epilogue; `operands` inputs come first, then bias and residual."""
+    """An operation whose store can carry an epilogue; two operands come first, then bias and residual."""
+
+    @property
+    def reuses(self) -> tuple[int, ...]:
+        """The residual, which is read where the result is written."""
+        epilogue: Epilogue = self.epilogue  # type: ignore[attr-defined]
+        return (2 + epilogue.bias,) if epilogue.residual else ()
 
     def with_epilogue(self, epilogue: Epilogue) -> FusedOp:
         return replace(self, epilogue=epilogue)  # type: ignore[call-arg]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -259,8 +259,6 @@ class Concat(Op):
 @dataclass(frozen=True)
 class Copy(Op):
     """The input once more, in storage of its own: for results that would otherwise be a view of something kept."""
-
-    reuses: ClassVar[tuple[int, ...]] = ()
 
     def infer(self, *inputs: Spec) -> tuple[Spec, ...]:
         return (inputs[0],)
