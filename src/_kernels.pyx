@@ -19,6 +19,7 @@ cdef extern from "kernels.h" nogil:
         int64_t vector_length
         int64_t tile_rows
         int64_t panel_width
+        int64_t few_tiles
         kernel_fn **kernels
 
 cdef extern from "registry.h" nogil:
@@ -111,6 +112,11 @@ def panel_width(isa=None):
 def tile_rows(isa=None):
     """Pixels in a full register tile of igemm."""
     return isa_entries[selected_isa if isa is None else find_isa(isa)].table.tile_rows
+
+
+def few_tiles(isa=None):
+    """Tiles whose filters winograd transforms in registers, at most."""
+    return isa_entries[selected_isa if isa is None else find_isa(isa)].table.few_tiles
 
 
 cdef dict kernel_ids = {kernel_entries[i].name.decode(): i for i in range(kernel_count())}
@@ -379,9 +385,10 @@ cdef bytes as_params(str kernel, dict given, dict members, const char *data, siz
 # conv
 
 cdef extern from "conv.h" nogil:
+    enum: CHUNK
     struct pack_panels_members "pack_panels_params":
         int64_t groups, outs, tap_rows, tap_cols, reds, panel_width
-        int64_t offset, group_stride, out_stride, tap_row_stride, tap_col_stride, red_stride
+        int64_t offset, group_stride, out_stride, tap_row_stride, tap_col_stride, red_stride, chunked
     struct igemm_members "igemm_params":
         int64_t images, rows, cols, image_stride, row_stride, col_stride, groups, channels, grid_rows, grid_cols
         int64_t row_step, col_step, tap_rows, tap_cols, tap_row_start, tap_col_start, tap_row_step, tap_col_step
@@ -463,7 +470,7 @@ cdef extern from "winograd.h" nogil:
     struct winograd_members "winograd_params":
         int64_t tile, kernel, step, short_rows, short_cols, images, rows, cols, channels, first_channels, out_rows, out_cols, outs
         int64_t grid_rows, grid_cols, pad_top, pad_left, out_step, out_top, out_left
-        int64_t panel_width, tile_block, panel_block, transformed, taps, activation
+        int64_t panel_width, tile_block, panel_block, transformed, taps, few, activation
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":
         int64_t tile, kernel, step, short_rows, short_cols, images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
@@ -746,12 +753,15 @@ def winograd_products_of(int64_t tile, int64_t kernel, int64_t step, int64_t sho
 
 
 def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_rows, int64_t short_cols, int64_t tiles, int64_t outs,
-                    int64_t channels, isa=None):
-    """Default panel_width, tile_block, panel_block, transformed and taps of winograd, as a dict. tiles: of tile x tile outputs, of all images."""
+                    int64_t channels, bint shared=False, isa=None):
+    """Default panel_width, tile_block, panel_block, transformed, taps and few of winograd, as a dict. tiles: of tile x tile outputs, of all images;
+    shared: whether the sizes are for several phases of an input gradient, with one transformed dy."""
     cdef winograd_form form = winograd_form(tile, kernel, step, short_rows, short_cols)
     cdef int64_t width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
     cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), block, filters
     cdef bint taps
+    if tile == 4 and kernel == 3 and step == 1 and not shared and tiles <= few_tiles(isa) and channels and channels % CHUNK == 0:
+        return {"panel_width": vector_length(isa), "tile_block": tiles, "panel_block": 1, "transformed": 1, "taps": 0, "few": 1}
     # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
     if tiles <= outs and panels >= FEWEST_TASKS // 2:
         # Tasks that multiply many tiles by a panel transform its filters themselves, and so do those whose filters no cache would hold.
@@ -760,7 +770,7 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
         taps = (tiles >= 32 and (step == 1 or filters >= 1 << 21)) or filters >= 1 << 24
         block = min(9 * rows, max(4 * rows, tiles * panels // FEWEST_TASKS)) if taps else 4 * rows
         block = conv_blocks(tiles, conv_blocks(tiles, block))
-        return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps}
+        return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps, "few": 0}
     # The transformed inputs of a task take half of a second-level cache of 1 MiB at most; a dozen tasks keep several threads
     # busy, of at least half a register tile.
     cdef int64_t floats = winograd_side(&form) * winograd_side(&form) * winograd_depth(&form, max(1, channels))
@@ -769,7 +779,7 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
     block = conv_blocks(tiles, conv_blocks(tiles, block))
     cdef int64_t blocks = conv_blocks(tiles, block)
     cdef int64_t panel_blocks = min(panels, conv_blocks(FEWEST_TASKS, blocks))
-    return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0, "taps": 0}
+    return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0, "taps": 0, "few": 0}
 
 
 def winograd_gradient_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_rows, int64_t short_cols, int64_t tiles, int64_t outs,

@@ -55,11 +55,14 @@ struct patch_geometry {
  * panels[g][p][r][s][i][lane] = source[offset + g*group_stride + (p*panel_width + lane)*out_stride
  *                                      + r*tap_row_stride + s*tap_col_stride + i*red_stride] times the factor of the out,
  *                               0 for lanes past outs
+ * With `chunked` the reds are packed CHUNK at a time, of which there is a whole number: panels
+ * [groups][ceil(outs / panel_width)][reds / CHUNK][tap_rows][tap_cols][CHUNK][panel_width].
  * tasks: groups * ceil(outs / panel_width);  scratch: none */
 struct pack_panels_params {
     int64_t groups, outs, tap_rows, tap_cols, reds;
     int64_t panel_width; /* a multiple of the vector length, at most the full panel width of the instruction set; or 8 or 24 */
     int64_t offset, group_stride, out_stride, tap_row_stride, tap_col_stride, red_stride; /* floats, any sign */
+    int64_t chunked;
 };
 
 /* ---- igemm ---------------------------------------------------------------------------------------------------------

@@ -112,6 +112,17 @@ static void scale_rows(float *target, int64_t rows, int64_t width, const float *
     }
 }
 
+/* The taps of p->reds of a panel. */
+static void pack_reds(const struct pack_panels_params *p, const float *source, int64_t lanes, float *target) {
+    if (taps_lie_together(p)) {
+        pack_filters(p, source, lanes, target);
+        return;
+    }
+    for (int64_t tap = 0; tap < p->tap_rows * p->tap_cols; tap++)
+        pack_tap(p, source + tap / p->tap_cols * p->tap_row_stride + tap % p->tap_cols * p->tap_col_stride, lanes,
+                 target + tap * p->reds * p->panel_width);
+}
+
 void KERNEL(pack_panels)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct pack_panels_params *p = params;
@@ -121,11 +132,8 @@ void KERNEL(pack_panels)(const void *params, void *const *buffers, int64_t task,
     const float *source = (const float *)buffers[0] + p->offset + group * p->group_stride + panel * width * p->out_stride;
     const float *factors = buffers[2];
     float *target = (float *)buffers[1] + task * taps * p->reds * width;
-    if (taps_lie_together(p))
-        pack_filters(p, source, lanes, target);
-    else
-        for (int64_t tap = 0; tap < taps; tap++)
-            pack_tap(p, source + tap / p->tap_cols * p->tap_row_stride + tap % p->tap_cols * p->tap_col_stride, lanes,
-                     target + tap * p->reds * width);
+    struct pack_panels_params part = *p;
+    if (p->chunked) part.reds = CHUNK;
+    for (int64_t red = 0; red < p->reds; red += part.reds) pack_reds(&part, source + red * p->red_stride, lanes, target + red * taps * width);
     if (factors) scale_rows(target, taps * p->reds, width, factors + group * p->outs + panel * width, lanes);
 }

@@ -20,25 +20,30 @@
 #define KERNEL(name) KERNEL_EXPAND(name, ISA)
 
 /* VL: floats in a vector. MR x NV: rows and vectors of the GEMM register tile; MR * NV accumulators, NV vectors of the
- * panel and one broadcast have to fit the register file. NR: floats in a full panel row. */
+ * panel and one broadcast have to fit the register file. NR: floats in a full panel row. FEW_TILES: tiles of Winograd's whose
+ * sums for a row of 6 frequencies fit beside the row of a filter; 0 where 16 registers hold too few to be worth it (winograd_few.h). */
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #define VL 16
 #define MR 14 /* 28 accumulators + 2 panel vectors of 32 registers */
 #define NV 2
+#define FEW_TILES 4
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define VL 8
 #define MR 6 /* 12 accumulators + 2 panel vectors + 1 broadcast of 16 registers */
 #define NV 2
+#define FEW_TILES 0
 #elif defined(__aarch64__)
 #define VL 4
 #define MR 6 /* 24 accumulators + 4 panel vectors + broadcasts of 32 registers */
 #define NV 4
+#define FEW_TILES 4
 #else
 #define VL 4
 #define MR 6
 #define NV 2
+#define FEW_TILES 0
 #endif
 #define NR (NV * VL)
 /* Floats of a panel from what is multiplied to what is fetched: as long as memory takes to answer. */

@@ -38,6 +38,7 @@ const struct kernel_table KERNEL(kernel_table) = {
     .vector_length = VL,
     .tile_rows = MR,
     .panel_width = NR,
+    .few_tiles = FEW_TILES,
     .kernels = {
 #define X(name, params, buffers) [KERNEL_ID_##name] = KERNEL(name),
         KERNELS(X)

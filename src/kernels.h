@@ -98,6 +98,7 @@ struct kernel_table {
     int64_t vector_length; /* floats in a vector (VL) */
     int64_t tile_rows;     /* rows of the GEMM register tile (MR) */
     int64_t panel_width;   /* floats in a full panel row (NR) */
+    int64_t few_tiles;     /* tiles that winograd takes with `few` (FEW_TILES) */
     kernel_fn *kernels[KERNEL_COUNT];
 };
 

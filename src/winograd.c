@@ -110,6 +110,14 @@ static void gather_phases(const struct winograd_input *p, const float *image, in
 #undef TILE
 #undef TAPS
 
+/* [tiles] of F(4x4, 3x3). */
+static void (*const winograd_few[])(int64_t row, const float *taps, const float *v, float *m, int64_t m_stride, int accumulate) = {
+    NULL,
+#if FEW_TILES
+    few_4x3_1, few_4x3_2, few_4x3_3, few_4x3_4,
+#endif
+};
+
 struct winograd_transforms {
     void (*filters)(int64_t row, const struct winograd_taps *p, float *u, int64_t stride, float *last);
     void (*input)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
@@ -239,16 +247,46 @@ static void multiply_frequency(const struct winograd_params *p, int64_t row, int
     }
 }
 
+/* The products of a panel at all frequencies for few tiles. */
+static void multiply_few(const struct winograd_params *p, int64_t count, const float *v, const float *taps, float *m) {
+    const struct winograd_form *f = (const struct winograd_form *)p;
+    const int64_t side = winograd_side(f), chunk = side * side * count * CHUNK;
+    for (int64_t c = 0; c < p->channels; c += CHUNK, v += chunk, taps += winograd_filter_taps(f) * CHUNK * VL)
+        for (int64_t row = 0; row < side; row++)
+            winograd_few[count](row, taps, v + row * side * count * CHUNK, m + row * side * VL, winograd_product_floats(p), c > 0);
+}
+
+/* The products of a panel at all frequencies for the tiles of a task. */
+static void multiply_panel(const struct winograd_params *p, const float *panels, int64_t panel, int64_t count, const float *v, float *u,
+                           float *m) {
+    const struct winograd_form *f = (const struct winograd_form *)p;
+    const int64_t side = winograd_side(f), width = p->panel_width, floats = p->channels * width;
+    const float *taps = panels + panel * winograd_filter_taps(f) * floats, *filters = panels + panel * winograd_products(f) * floats;
+    if (p->few) {
+        multiply_few(p, count, v, taps, m);
+        return;
+    }
+    gemm_tile *const *sizes = tiles_pixels[ceil_div(min_i64(width, p->outs - panel * width), VL)];
+    for (int64_t row = 0; row < side; row++, filters += winograd_row_products(f, 0) * floats) {
+        const float *row_filters = filters;
+        int64_t stride = winograd_phases(f, row, 0).count * floats;
+        if (p->taps) {
+            row_filters = u, stride = winograd_stride(stride);
+            transform_row(f, row, taps, floats, u, stride);
+        }
+        for (int64_t col = 0; col < side; col++) multiply_frequency(p, row, col, count, v, row_filters + col * stride, sizes, m);
+    }
+}
+
 void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     const struct winograd_params *p = params;
     const struct winograd_form *f = params;
-    const int64_t side = winograd_side(f), all = winograd_tiles(p), tile_blocks = ceil_div(all, p->tile_block);
+    const int64_t all = winograd_tiles(p), tile_blocks = ceil_div(all, p->tile_block);
     const int64_t width = p->panel_width, panels = ceil_div(p->outs, width);
     const int64_t begin = task % tile_blocks * p->tile_block, count = min_i64(p->tile_block, all - begin);
     const int64_t panel_begin = task / tile_blocks * p->panel_block;
     const int64_t panel_end = min_i64(panels, panel_begin + p->panel_block);
     const int64_t m_stride = winograd_product_floats(p);
-    const int64_t floats = p->channels * width; /* of a panel at one frequency, of one phase */
     float *m = scratch, *u = m + p->tile_block * m_stride;
     float *v = u + winograd_filter_floats(p);
     if (p->transformed) v = (float *)buffers[5] + begin * winograd_input_floats(p);
@@ -256,16 +294,7 @@ void KERNEL(winograd)(const void *params, void *const *buffers, int64_t task, vo
 
     for (int64_t panel = panel_begin; panel < panel_end; panel++) {
         const int64_t out = panel * width, lanes = min_i64(width, p->outs - out);
-        gemm_tile *const *sizes = tiles_pixels[ceil_div(lanes, VL)];
-        for (int64_t row = 0; row < side; row++) {
-            const float *filters = (const float *)buffers[1] + (panel * winograd_products(f) + row * winograd_row_products(f, 0)) * floats;
-            int64_t stride = winograd_phases(f, row, 0).count * floats;
-            if (p->taps) {
-                filters = u, stride = winograd_stride(stride);
-                transform_row(f, row, (const float *)buffers[1] + panel * winograd_filter_taps(f) * floats, floats, u, stride);
-            }
-            for (int64_t col = 0; col < side; col++) multiply_frequency(p, row, col, count, v, filters + col * stride, sizes, m);
-        }
+        multiply_panel(p, buffers[1], panel, count, v, u, m);
         struct winograd_output target = {.bias = buffers[2] ? (const float *)buffers[2] + out : NULL,
                                          .row_stride = p->out_step * p->out_cols * p->outs, .col_stride = p->out_step * p->outs,
                                          .lanes = lanes,

@@ -11,7 +11,8 @@
  * Many tiles: a task transforms its own inputs, and everything of it stays in the core's second-level cache but the filters,
  * which stream. Few tiles of many channels: the inputs are transformed first, by winograd_inputs, and the tasks share out the
  * filters, so that these are read once. Large filters are kept as they are: a task transforms those of a panel a row of frequencies
- * at a time, when it needs them, and the result stays in its cache. Transformed they are 16/9, 4 or 64/9 times as large.
+ * at a time, when it needs them, and the result stays in its cache. Transformed they are 16/9, 4 or 64/9 times as large. For up to 4
+ * tiles, an image of 8x8 pixels, they are transformed in registers.
  *
  * Stride 2: the input has 4 phases, x[2i + a, 2j + b], and the convolution is the sum of one with stride 1 for each, of every second
  * tap. All phases are transformed and summed up in the products, whose reds are the channels of all phases:
@@ -52,11 +53,12 @@ struct winograd_filters_params {
 };
 
 /* winograd  y = act(conv(x, filters) + bias + residual)
- * buffers: 0 x [images][rows][cols][channels], 1 panels (of winograd_filters, or with `taps` of pack_panels), 2 bias [outs] or
+ * buffers: 0 x [images][rows][cols][channels], 1 panels (of winograd_filters, or with `taps` and `few` of pack_panels), 2 bias [outs] or
  *          NULL, 3 residual (laid out as y) or NULL, 4 y [images][out_rows][out_cols][outs], 5 transformed inputs, of
  *          winograd_inputs with the same params, or NULL, 6 the channels of x from first_channels on, laid out as x, or NULL.
  *          y and residual may be the same memory.
- * A task computes tile_block tiles by panel_block panels.
+ * A task computes tile_block tiles by panel_block panels. With `few`, which F(4x4, 3x3) with stride 1 has, there are at most FEW_TILES tiles,
+ * panels are VL wide and packed in chunks of CHUNK channels, of which there is a whole number, and there is buffer 5.
  * tasks: winograd_tasks(); scratch: winograd_scratch_bytes() */
 struct winograd_params {
     WINOGRAD_MEMBERS
@@ -69,7 +71,8 @@ struct winograd_params {
     int64_t out_top, out_left;    /* where output (0, 0) of the grid lies in y; outputs outside of y are dropped */
     int64_t panel_width, tile_block, panel_block;
     int64_t transformed; /* whether there is buffer 5 */
-    int64_t taps;        /* whether tasks transform the filters */
+    int64_t taps;        /* whether tasks transform the filters, a row of frequencies at a time */
+    int64_t few;         /* whether tasks transform them in registers (winograd_few.h) */
     ACTIVATION_MEMBERS
 };
 

@@ -6,33 +6,32 @@
 #if TAPS == 3
 #define PAIRS (IN / 2)
 
-/* G g for three vectors that lie `from` apart, written `to` apart (in vectors). */
-ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t to) {
-    const vf g0 = g[0], g1 = g[from], g2 = g[2 * from];
+/* The factor of a frequency's row of G; what is left of G are the powers of its point. */
+ALWAYS_INLINE float NAME(filter_scale)(const int frequency) {
 #if TILE == 2
-    const vf even = (g0 + g2) * 0.5f, odd = g1 * 0.5f;
-    u[0] = g0;
-    u[to] = even + odd;
-    u[2 * to] = even - odd;
+    return frequency == 0 || frequency == IN - 1 ? 1 : 0.5f;
 #elif TILE == 4
-    const vf even = (g0 + g2) * (1.0f / 6), odd = g1 * (1.0f / 6);
-    const vf half = g0 * (1.0f / 24) + g2 * (1.0f / 6), rest = g1 * (1.0f / 12);
-    u[0] = g0 * 0.25f;
-    u[to] = -even - odd;
-    u[2 * to] = odd - even;
-    u[3 * to] = half + rest;
-    u[4 * to] = half - rest;
+    return frequency == 0 ? 0.25f : frequency < 3 ? -1.0f / 6 : frequency < 5 ? 1.0f / 24 : 1;
 #else
-    const vf even = (g0 + g2) * (2.0f / 9), odd = g1 * (2.0f / 9);
-    const vf even2 = g0 * (1.0f / 90) + g2 * (2.0f / 45), odd2 = g1 * (1.0f / 45);
-    const vf half = g0 * (32.0f / 45) + g2 * (8.0f / 45), rest = g1 * (16.0f / 45);
+    return frequency == 0 || frequency == IN - 1 ? 1 : frequency < 3 ? -2.0f / 9 : frequency < 5 ? 1.0f / 90 : 8.0f / 45;
+#endif
+}
+
+/* Powers of the points times g, for three vectors that lie `from` apart, written `to` apart (in vectors). */
+ALWAYS_INLINE void NAME(filter_powers)(const vf *g, int64_t from, vf *u, int64_t to) {
+    const vf g0 = g[0], g1 = g[from], g2 = g[2 * from], even = g0 + g2;
     u[0] = g0;
-    u[to] = -even - odd;
-    u[2 * to] = odd - even;
-    u[3 * to] = even2 + odd2;
-    u[4 * to] = even2 - odd2;
-    u[5 * to] = half + rest;
-    u[6 * to] = half - rest;
+    u[to] = even + g1;
+    u[2 * to] = even - g1;
+#if TILE > 2
+    const vf even2 = g0 + 4.0f * g2;
+    u[3 * to] = even2 + 2.0f * g1;
+    u[4 * to] = even2 - 2.0f * g1;
+#endif
+#if TILE > 4
+    const vf half = 4.0f * g0 + g2;
+    u[5 * to] = half + 2.0f * g1;
+    u[6 * to] = half - 2.0f * g1;
 #endif
     u[(IN - 1) * to] = g2;
 }
@@ -147,16 +146,21 @@ ALWAYS_INLINE float NAME(others)(const int pair, const float at) {
     return product;
 }
 
-ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t to) {
+ALWAYS_INLINE float NAME(filter_scale)(const int frequency) {
+    const float a = POINT(frequency / 2);
+    return frequency == IN - 1 ? 1 : (frequency % 2 ? -1 : 1) / (2 * a * NAME(others)(frequency / 2, a * a));
+}
+
+ALWAYS_INLINE void NAME(filter_powers)(const vf *g, int64_t from, vf *u, int64_t to) {
     UNROLL(3)
     for (int pair = 0; pair < PAIRS; pair++) {
-        const float a = POINT(pair), scale = 1 / (2 * a * NAME(others)(pair, a * a));
-        vf even = g[0] * scale, odd = g[from] * (a * scale);
+        const float a = POINT(pair);
+        vf even = g[0], odd = a * g[from];
 #if TAPS == 4
-        even += g[2 * from] * (a * a * scale), odd += g[3 * from] * (a * a * a * scale);
+        even += (a * a) * g[2 * from], odd += (a * a * a) * g[3 * from];
 #endif
         u[2 * pair * to] = even + odd;
-        u[(2 * pair + 1) * to] = odd - even;
+        u[(2 * pair + 1) * to] = even - odd;
     }
     u[(IN - 1) * to] = g[(TAPS - 1) * from];
 }
@@ -232,3 +236,10 @@ ALWAYS_INLINE void NAME(filter_gradient_line)(const vf *u, int64_t from, vf *g, 
 #undef POINT
 #undef SQUARE
 #endif
+
+/* G g. */
+ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t to) {
+    NAME(filter_powers)(g, from, u, to);
+    UNROLL(8)
+    for (int frequency = 0; frequency < IN; frequency++) u[frequency * to] *= NAME(filter_scale)(frequency);
+}

@@ -52,6 +52,21 @@ static void NAME(transform_filters)(int64_t row, const struct winograd_taps *p, 
     }
 }
 
+#if TILE == 4 && TAPS == 3 && FEW_TILES
+#define TILES 1
+#include "winograd_few.h"
+#undef TILES
+#define TILES 2
+#include "winograd_few.h"
+#undef TILES
+#define TILES 3
+#include "winograd_few.h"
+#undef TILES
+#define TILES 4
+#include "winograd_few.h"
+#undef TILES
+#endif
+
 /* ---- inputs: V = B^T d B ------------------------------------------------------------------------------------------ */
 
 /* A vector of all pixels of a tile, d[i * row_stride + j * col_stride]; frequency f goes to target[f * frequency_stride]. What the

@@ -10,6 +10,8 @@ from helpers.tolerance import assert_within, sum_bound
 
 import pycl_cnn as pc
 from pycl_cnn.backends import backend
+from pycl_cnn.backends.cpu import _kernels
+from pycl_cnn.backends.winograd import tiles_of
 from pycl_cnn.errors import UnsupportedError
 from pycl_cnn.geometry import ConvGeometry
 from pycl_cnn.graph import Graph
@@ -166,7 +168,7 @@ def test_winograd_by_phases_keeps_its_promise_on_the_strided_layers_of_networks(
 
 
 @pytest.mark.parametrize("name", ["winograd", "winograd_2x2", "winograd_6x6"])
-@pytest.mark.parametrize("images, size, channels, outs", [(2, (13, 10), (32, 21), 40), (3, (7, 6), (16, 33), 200)], ids=["tiles", "transformed before"])
+@pytest.mark.parametrize("images, size, channels, outs", [(2, (13, 10), (32, 21), 40), (3, (7, 6), (16, 33), 200), (1, (5, 7), (16, 32), 40)], ids=["tiles", "transformed before", "few"])
 @pytest.mark.parametrize("read_twice", [False, True])
 def test_winograd_joins_two_inputs_as_it_reads_them(name, images, size, channels, outs, read_twice):
     """A concatenation for a convolution alone is not made; where something else reads it, it is there."""
@@ -184,6 +186,37 @@ def test_winograd_joins_two_inputs_as_it_reads_them(name, images, size, channels
     assert np.abs(y - expected).max() <= WINOGRAD * np.abs(expected).max()
     assert ("Concat" in program.explain()) is read_twice
     assert all(np.array_equal(copy, np.maximum(whole, 0)) for copy in copies)
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES.values(), ids=EPILOGUES)
+@pytest.mark.parametrize("kind", [Conv, ConvBackwardInput])
+@pytest.mark.parametrize("images, size, channels, outs, padding", [(1, (7, 7), 512, 48, 1), (1, (4, 3), 16, 80, 1), (2, (3, 4), 48, 16, 1), (1, (12, 2), 32, 16, 2), (4, (4, 4), 64, 32, 1), (1, (7, 8), 16, 32, 0)])
+def test_winograd_of_few_tiles_transforms_filters_in_registers(images, size, channels, outs, padding, kind, epilogue):
+    """1 to 4 tiles, with the same bits for any number of threads. Where there are too few registers they are transformed before."""
+    g = ConvGeometry.forward("conv", (images, *size, channels), (outs, 3, 3, channels), padding=padding)
+    source, target = (g.input_shape, g.output_shape) if kind is Conv else (g.output_shape, g.input_shape)
+    sizes = (source, g.weight_shape, *([(target[3],)] if epilogue.bias else []), *([target] if epilogue.residual else []))
+    operands = operands_of(np.random.default_rng(outs), *sizes)
+    (expected,) = kind(g, epilogue).reference(*operands)
+    blocks = _kernels.winograd_blocks(tile=4, kernel=3, step=1, short_rows=0, short_cols=0, tiles=tiles_of(target, 4), outs=target[3], channels=source[3])
+    assert 1 <= tiles_of(target, 4) <= 4 and blocks["few"] == (_kernels.few_tiles() == 4)
+    results, before = [], pc.get_num_threads()
+    for threads in (1, 2):
+        pc.set_num_threads(threads)
+        results.append(run(kind(g, epilogue), operands, pc.device("cpu"), {kind.__name__: "winograd"}))
+    pc.set_num_threads(before)
+    assert np.abs(results[0] - expected).max() <= WINOGRAD * np.abs(expected).max()
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_winograd_of_few_tiles_takes_filters_as_they_were_loaded(norm):
+    """[out, channel, row, column], with a batch norm's factors: packed in one go, in chunks."""
+    pc.manual_seed(0)
+    model = pc.nn.Sequential(pc.nn.Conv2d(32, 40, 3, padding=1), *([pc.nn.BatchNorm2d(40)] if norm else [])).eval()
+    x = np.random.default_rng(0).standard_normal((1, 32, 7, 7)).astype(np.float32)
+    program, expected = pc.compile(model, x.shape, device="cpu", algorithms={"Conv": "winograd"}), pc.compile(model, x.shape, device="reference").run(x)
+    assert np.abs(program.run(x) - expected).max() <= WINOGRAD * np.abs(expected).max()
 
 
 #: images, size, channels, outs, kernel, stride

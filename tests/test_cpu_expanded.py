@@ -34,7 +34,7 @@ def test_kernel(c, reds, activation, row_block, band_rows):
     residual = random(rng, c["n"], c["oh"], c["ow"], channels)
     panels, y = Guarded((-(-channels // width) * reds * width,)), Guarded(residual.shape)
     pack = dict(groups=1, outs=channels, tap_rows=1, tap_cols=1, reds=reds, panel_width=width, offset=0, group_stride=0, out_stride=reds,
-                tap_row_stride=0, tap_col_stride=0, red_stride=1)
+                tap_row_stride=0, tap_col_stride=0, chunked=0, red_stride=1)
     strides = {f"{of}_stride": size for of, size in zip(("image", "row", "col"), (c["h"] * c["w"] * reds, c["w"] * reds, reds), strict=True)}
     members = forward_geometry(c, channels, channels) | strides | dict(
         reds=reds, panel_width=width, row_block=row_block, band_rows=min(band_rows, row_block), channel_block=min(channels, c["panel_block"] * width),

@@ -181,7 +181,7 @@ def test_forward(c):
     taps = c["r"] * c["s"]
     pack = dict(groups=groups, outs=outs, tap_rows=c["r"], tap_cols=c["s"], reds=channels, panel_width=panel_width(c, outs),
                 offset=0, group_stride=outs * taps * channels, out_stride=taps * channels,
-                tap_row_stride=c["s"] * channels, tap_col_stride=channels, red_stride=1)
+                tap_row_stride=c["s"] * channels, tap_col_stride=channels, chunked=0, red_stride=1)
     if c["loaded"]:  # w[k,c,r,s], as models have it
         pack.update(tap_row_stride=c["s"], tap_col_stride=1, red_stride=taps)
     source = np.ascontiguousarray(np.moveaxis(w, 3, 1)) if c["loaded"] else w
@@ -246,7 +246,7 @@ def test_input_gradient(c):
                     panel_width=panel_width(c, channels), offset=(r0 * c["s"] + s0) * channels,
                     group_stride=outs * c["r"] * c["s"] * channels, out_stride=1,
                     tap_row_stride=r_step * c["s"] * channels, tap_col_stride=s_step * channels,
-                    red_stride=c["r"] * c["s"] * channels), [1, len(arrays) - 1, None]))
+                    chunked=0, red_stride=c["r"] * c["s"] * channels), [1, len(arrays) - 1, None]))
             lines = c["lines"] and groups == 1 and floats and (s_count == 1 or col_step == 1)
             steps.append(("conv_lines" if lines else "igemm", dict(
                 images=c["n"], rows=c["oh"], cols=c["ow"], **dense(outs * groups, c["oh"], c["ow"]), groups=groups,
@@ -281,7 +281,7 @@ def test_matrix_product(m, n, k, transpose, isa, kind):
     a, b, width = random(rng, m, k), random(rng, *((n, k) if transpose else (k, n))), kernels.panel_width(isa)
     y, panels = Guarded((m, n)), np.full(-(-n // width) * width * k, np.nan, np.float32)
     pack = dict(groups=1, outs=n, tap_rows=1, tap_cols=1, reds=k, panel_width=width, offset=0, group_stride=0,
-                out_stride=k if transpose else 1, tap_row_stride=0, tap_col_stride=0, red_stride=1 if transpose else n)
+                out_stride=k if transpose else 1, tap_row_stride=0, tap_col_stride=0, chunked=0, red_stride=1 if transpose else n)
     gemm = dict(images=1, rows=1, cols=m, **dense(k, 1, m), groups=1, channels=k, grid_rows=1, grid_cols=m, row_step=1,
                 col_step=1, tap_rows=1, tap_cols=1, tap_row_start=0, tap_col_start=0, tap_row_step=1, tap_col_step=1,
                 out_offset=0, **dense(n, 1, m, "out_"), outs=n, panel_width=width, pixel_block=32, panel_block=2,
@@ -537,7 +537,7 @@ def test_spread_lines(data):
     width = draw(st.sampled_from([kernels.vector_length(isa), kernels.panel_width(isa)] + [8] * (kernels.vector_length(isa) == 16 and run_length <= 8)
                                  + [24] * (kernels.vector_length(isa) == 16)))
     pack = dict(groups=1, outs=run_length, tap_rows=taps[0], tap_cols=1, reds=outs, panel_width=width, offset=0, group_stride=0,
-                out_stride=1, tap_row_stride=run_length, tap_col_stride=0, red_stride=taps[0] * run_length)
+                out_stride=1, tap_row_stride=run_length, tap_col_stride=0, chunked=0, red_stride=taps[0] * run_length)
     members = dict(images=n, rows=size[0], cols=size[1], channels=channels, grid_rows=grid[0], grid_cols=grid[1], outs=outs,
                    tap_rows=taps[0], tap_cols=taps[1], pad_top=pads[0][0], pad_left=pads[1][0], panel_width=width,
                    line_block=draw(st.integers(1, 40)))

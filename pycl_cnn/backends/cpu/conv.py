@@ -128,11 +128,11 @@ def pack_filters(graph: Graph, weight: Value, layout: dict[str, int]) -> Value:
 
 
 def make_panels(layouts: list[dict[str, int]]) -> tuple[Panels, ...]:
-    """Panels one behind the other; a layout holds the members of pack_panels_params."""
+    """Panels one behind the other; a layout holds the members of pack_panels_params, `chunked` if it is."""
     result, place = [], 0
     for m in layouts:
         size = m["groups"] * -(-m["outs"] // m["panel_width"]) * m["tap_rows"] * m["tap_cols"] * m["reds"] * m["panel_width"]
-        result.append(Panels(tuple(m.items()), size, place))
+        result.append(Panels(tuple(({"chunked": 0} | m).items()), size, place))
         place += -(-size // 16) * 16
     return tuple(result)
 

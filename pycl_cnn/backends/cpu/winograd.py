@@ -41,9 +41,13 @@ def winograd_cost(form: Form, c: int, k: int, target: tuple[int, ...]) -> float:
     """Nanoseconds with tiles of tile x tile outputs: products, transforms, and what shows of the filters that come from memory."""
     products, tiles = form.products, tiles_of(target, form.tile)
     side, phases = form.tile + -(-form.kernel // form.step) - 1, form.step**2
-    work = 2 * products * tiles * c * k / PEAK + TRANSFORM * side**2 * tiles * (phases * c + k)
-    filters = 4 * products * c * k / FILTER_BYTES
-    return max(work + (1 - HIDDEN) * filters, filters)
+    work, values = products * tiles, products
+    if _kernels.winograd_blocks(**form.members, tiles=tiles, outs=k, channels=c)["few"]:
+        # A row of frequencies loads an input for each product, and every tap again.
+        work, values = work + side * form.kernel**2, form.kernel**2
+    time = 2 * work * c * k / PEAK + TRANSFORM * side**2 * tiles * (phases * c + k)
+    filters = 4 * values * c * k / FILTER_BYTES
+    return max(time + (1 - HIDDEN) * filters, filters)
 
 
 def joined(node: Node) -> tuple[Value, Value] | None:
@@ -105,14 +109,14 @@ class Winograd(CpuAlgorithm):
         _, _, source, target = roles(node.op)
         view, blocks, form = filter_view(node.op), self._blocks(node), self._form(node)
         taps = {"tap_rows": form.kernel, "tap_cols": form.kernel}
-        layout = {"groups": 1, "outs": target[3], **taps, "reds": source[3], "panel_width": blocks["panel_width"]}
+        layout = {"groups": 1, "outs": target[3], **taps, "reds": source[3], "panel_width": blocks["panel_width"], "chunked": blocks["few"]}
         strides = {"out_stride": view.out_stride, "red_stride": view.red_stride, "tap_row_stride": view.tap_row_stride, "tap_col_stride": view.tap_column_stride}
         with graph.at(node):
             if isinstance(node.op, Conv):
                 filters = pack_filters(graph, node.inputs[1], layout)
             else:
                 filters = graph.apply(PackPanels(make_panels([layout | strides | {"offset": view.offset, "group_stride": 0}])), node.inputs[1])
-            if not blocks["taps"]:
+            if not blocks["taps"] and not blocks["few"]:
                 filters = transformed(graph, filters, form)
             graph.rewire(node, 1, filters)
         if parts := self.joins(node):
@@ -264,7 +268,7 @@ class StridedWinogradInput(CpuAlgorithm):
         rows, cols = self._axes(g)
         tiles = tiles_of((g.batch, rows.outputs, cols.outputs), self.tile)
         form = Form(self.tile, rows.taps[0], 1)
-        return _kernels.winograd_blocks(**form.members, tiles=tiles, outs=g.channels, channels=g.out_channels) | {"transformed": 1}
+        return _kernels.winograd_blocks(**form.members, tiles=tiles, outs=g.channels, channels=g.out_channels, shared=True) | {"transformed": 1}
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
