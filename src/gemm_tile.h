@@ -63,12 +63,14 @@
     if (accumulate) { EACH_ROW(ADD_STORED_ROW) }                                                                       \
     EACH_ROW(STORE_ROW)
 
+#define FETCH_CHUNK(r) __builtin_prefetch(a + chunk_stride + r * CHUNK);
 #ifndef TILE_HALF
 static void TILE_NAME(pixels, ROWS, VECTORS)(int64_t reds, const float *a, int64_t chunk_stride, const float *panel,
                                              int64_t panel_stride, float *sums, int64_t sums_stride, int accumulate) {
     EACH_ROW(ZERO_ROW)
 #define A(r) a[r * CHUNK + k]
     for (; reds >= CHUNK; reds -= CHUNK, a += chunk_stride) {
+        EACH_ROW(FETCH_CHUNK)
         UNROLL(2)
         for (int64_t k = 0; k < CHUNK; k++) STEP
     }
@@ -183,6 +185,7 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef STORE_ROW
 #undef FINISH
 #undef FETCH
+#undef FETCH_CHUNK
 #undef FETCH_END
 #undef FETCH_END_ROW
 #undef LOAD_BIAS
