@@ -763,7 +763,7 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
     if tile == 4 and kernel == 3 and step == 1 and not shared and tiles <= few_tiles(isa) and channels and channels % CHUNK == 0:
         return {"panel_width": vector_length(isa), "tile_block": tiles, "panel_block": 1, "transformed": 1, "taps": 0, "few": 1}
     # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
-    if tiles <= outs and panels >= FEWEST_TASKS // 2:
+    if tiles < outs and panels >= FEWEST_TASKS // 2:
         # Tasks that multiply many tiles by a panel transform its filters themselves, and so do those whose filters no cache would hold.
         # Those of phases cost several transforms, which only large ones are worth.
         filters = winograd_products(&form) * outs * channels
