@@ -1,48 +1,55 @@
 /* Rows times the rows of a matrix (row_products.h).
  *
  *     task = out_block outs, all rows of a
- *       for each DOT_LINES lines of b             a line is read once, and multiplied by all rows of a
- *         sum[row][line] += a[row] * b[line]  vectors along the reds; their lanes are added at the end */
+ *       for each line of b, or each DOT_STREAMS of them     a line is read once, and multiplied by all rows of a
+ *         sum[row][stream] += a[row] * b                  vectors along the reds; their lanes are added at the end
+ *
+ * Memory is read fastest in one go: a line has DOT_STREAMS sums, of every so many vectors. Where a is so long that it would not stay in
+ * L1, it is read once for as many lines. */
 #include "row_products.h"
 #include "conv_epilogue.h"
 #include "isa.h"
 
-/* Lines of b that are read together, and floats of each from what is multiplied to what is fetched. */
-enum { DOT_LINES = 4, DOT_AHEAD = 256 };
+/* DOT_LONG: floats of a that stay in L1 beside what is read of b. DOT_AHEAD: floats from what is multiplied to what is fetched. */
+enum { DOT_STREAMS = 4, DOT_LONG = 2048, DOT_AHEAD = 256 };
 
-/* sums[row * VL + line] of `lines` lines of b. */
+/* sums[row * VL + line] of `lines` lines of b, 1 or DOT_STREAMS. */
 ALWAYS_INLINE void dot_products(const int rows, const int lines, const float *a, const float *b, int64_t reds, float *sums) {
-    vf total[ROW_PRODUCTS_ROWS][DOT_LINES];
+    const int64_t apart = lines == 1 ? VL : reds, step = lines == 1 ? DOT_STREAMS * VL : VL;
+    const int64_t ahead = lines == 1 ? DOT_STREAMS * DOT_AHEAD : DOT_AHEAD;
+    vf total[ROW_PRODUCTS_ROWS][DOT_STREAMS];
     UNROLL(4)
     for (int row = 0; row < rows; row++)
         UNROLL(4)
-        for (int line = 0; line < lines; line++) total[row][line] = (vf){0};
+        for (int stream = 0; stream < DOT_STREAMS; stream++) total[row][stream] = (vf){0};
     int64_t k = 0;
-    for (; k + VL <= reds; k += VL) {
-        vf x[ROW_PRODUCTS_ROWS];
+    for (; k + step <= reds; k += step) {
         UNROLL(4)
-        for (int row = 0; row < rows; row++) x[row] = vf_load(a + row * reds + k);
-        UNROLL(4)
-        for (int line = 0; line < lines; line++) {
-            const vf w = vf_load(b + line * reds + k);
-            __builtin_prefetch(b + line * reds + k + DOT_AHEAD);
+        for (int stream = 0; stream < DOT_STREAMS; stream++) {
+            const float *line = b + stream * apart + k, *x = a + k + (lines == 1 ? stream * VL : 0);
+            const vf w = vf_load(line);
+            __builtin_prefetch(line + ahead, 0, 2); /* to the second level, which waits for more lines at a time than the first */
             UNROLL(4)
-            for (int row = 0; row < rows; row++) total[row][line] += x[row] * w;
+            for (int row = 0; row < rows; row++) total[row][stream] += vf_load(x + row * reds) * w;
         }
     }
-    if (k < reds)
+    for (; k < reds; k += VL)
         for (int line = 0; line < lines; line++) {
-            const vf w = vf_load_first(b + line * reds + k, reds - k);
-            for (int row = 0; row < rows; row++) total[row][line] += vf_load_first(a + row * reds + k, reds - k) * w;
+            const vf w = vf_load_until(b + line * reds, k, reds);
+            for (int row = 0; row < rows; row++) total[row][line] += vf_load_until(a + row * reds, k, reds) * w;
         }
     for (int row = 0; row < rows; row++)
-        for (int line = 0; line < lines; line++) sums[row * VL + line] = vf_sum(total[row][line]);
+        if (lines == 1)
+            sums[row * VL] = vf_sum((total[row][0] + total[row][1]) + (total[row][2] + total[row][3]));
+        else
+            for (int line = 0; line < lines; line++) sums[row * VL + line] = vf_sum(total[row][line]);
 }
 
 /* VL outs, or the last `outs` of them. */
 ALWAYS_INLINE void vector_of_outs(const int rows, const float *a, const float *b, int64_t reds, int64_t outs, float *sums) {
     int64_t out = 0;
-    for (; out + DOT_LINES <= outs; out += DOT_LINES) dot_products(rows, DOT_LINES, a, b + out * reds, reds, sums + out);
+    if (rows * reds > DOT_LONG)
+        for (; out + DOT_STREAMS <= outs; out += DOT_STREAMS) dot_products(rows, DOT_STREAMS, a, b + out * reds, reds, sums + out);
     for (; out < outs; out++) dot_products(rows, 1, a, b + out * reds, reds, sums + out);
 }
 
