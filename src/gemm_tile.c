@@ -11,9 +11,8 @@ typedef vh vh_unaligned __attribute__((aligned(4), may_alias));
 static inline vh vh_load(const float *source) { return *(const vh_unaligned *)source; }
 static inline void vh_store(float *target, vh value) { *(vh_unaligned *)target = value; }
 static inline vh vh_set1(float value) { return value - (vh){0}; }
-static inline vh vh_clip(vh x, float low, float high) {
-    return (vh)_mm256_min_ps((__m256)vh_set1(high), _mm256_max_ps((__m256)vh_set1(low), (__m256)x));
-}
+static inline vh vh_max(vh a, vh b) { return (vh)_mm256_max_ps((__m256)a, (__m256)b); }
+static inline vh vh_min(vh a, vh b) { return (vh)_mm256_min_ps((__m256)a, (__m256)b); }
 static inline __mmask8 vh_lanes_until(int64_t i, int64_t end) {
     return (__mmask8)(end <= i ? 0 : end - i < 8 ? (1 << (end - i)) - 1 : 255); /* a panel of 24 may have 8 outs in use */
 }

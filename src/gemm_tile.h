@@ -40,8 +40,9 @@
 #define ZERO(r, v) TV s##r##_##v = {0};
 #define ZERO_ROW(r) EACH_VECTOR(ZERO, r)
 #define LOAD_PANEL(r, v) const TV b##v = TV_(load)(panel + v * TL);
-#define FETCH_PANEL(r, v) __builtin_prefetch(AHEAD + v * TL);
+#define FETCH_PANEL(r, v) __builtin_prefetch(AHEAD + v * TL, 0, AHEAD_LOCALITY);
 #define AHEAD (panel + PANEL_AHEAD)
+#define AHEAD_LOCALITY 2 /* to the second-level cache, which waits for more lines at a time than the first */
 #define MULTIPLY(r, v) s##r##_##v += x * b##v;
 #define STEP_ROW(r)                                                                                                    \
     {                                                                                                                  \
@@ -86,13 +87,17 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
                                               const float *next, int64_t next_stride) {
     EACH_ROW(ZERO_ROW)
 #undef AHEAD
+#undef AHEAD_LOCALITY
 #define A(r) a[r]
 #define AHEAD next
+#define AHEAD_LOCALITY 3
     UNROLL(2)
     for (int64_t k = 0; k < reds; k++, a += a_stride, next += next_stride) STEP
 #undef A
 #undef AHEAD
+#undef AHEAD_LOCALITY
 #define AHEAD (panel + PANEL_AHEAD)
+#define AHEAD_LOCALITY 2
     FINISH
 }
 #endif
@@ -105,8 +110,10 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 #define START_BIAS_ROW(r) EACH_VECTOR(START_BIAS, r)
 #define ADD_RESIDUAL(r, v) s##r##_##v += TV_(load_until)(residual + offsets[r], v * TL, lanes);
 #define ADD_RESIDUAL_ROW(r) EACH_VECTOR(ADD_RESIDUAL, r)
-#define CLIP(r, v) s##r##_##v = TV_(clip)(s##r##_##v, low, high);
-#define CLIP_ROW(r) EACH_VECTOR(CLIP, r)
+#define RAISE(r, v) s##r##_##v = TV_(max)(TV_(set1)(low), s##r##_##v);
+#define RAISE_ROW(r) EACH_VECTOR(RAISE, r)
+#define LOWER(r, v) s##r##_##v = TV_(min)(TV_(set1)(high), s##r##_##v);
+#define LOWER_ROW(r) EACH_VECTOR(LOWER, r)
 #define STORE_END(r, v) TV_(store)(y + offsets[r] + v * TL, s##r##_##v);
 #define STORE_END_ROW(r) EACH_VECTOR(STORE_END, r)
 #define STORE_LANES(r, v) TV_(store_until)(y + offsets[r], s##r##_##v, v * TL, lanes);
@@ -115,7 +122,8 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 #define FETCH_END(r, v)                                                                                                \
     __builtin_prefetch(y + offsets[r] + v * TL, 1);                                                                    \
     if (residual) __builtin_prefetch(residual + offsets[r] + v * TL);
-#define FETCH_END_ROW(r) EACH_VECTOR(FETCH_END, r)
+#define FETCH_ENDS                                                                                                     \
+    for (const int64_t last = min_i64(ROWS, fetched + share); fetched < last; fetched++) { EACH_VECTOR(FETCH_END, fetched) }
 
 static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const float *first, const float *whole_panel,
                                            int64_t panel_stride, const struct tile_end *end) {
@@ -126,8 +134,12 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
     const float *residual = end->residual;
     const float low = end->low, high = end->high;
     float *sums = end->sums, *y = end->y;
+    /* Stores wait for their lines one by one. These come while there is work, some with every chunk: the processor waits for so many
+     * lines at a time, and others would wait for that. */
+    const int64_t chunks = rows->segments * (rows->segment_length / CHUNK), share = y ? ceil_div(ROWS, max_i64(1, chunks)) : 0;
     for (int64_t tile = 0; tile < rows->tiles; tile++, offsets += ROWS, sums += ROWS * sums_stride) {
-        if (y) { EACH_ROW(FETCH_END_ROW) } /* Stores wait for their lines one by one; now these come while there is work. */
+        int64_t fetched = 0;
+        if (chunks < 2) FETCH_ENDS
         EACH_VECTOR(LOAD_BIAS, 0)
         EACH_ROW(START_BIAS_ROW)
         const float *a = first + tile * rows->tile_stride, *panel = whole_panel;
@@ -145,6 +157,7 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
                     EACH_ROW(FETCH)
                     next += next_chunk;
                 }
+                FETCH_ENDS
                 row0 += chunk_stride, row3 += chunk_stride, row6 += chunk_stride, row9 += chunk_stride, row12 += chunk_stride;
             }
             for (int64_t k = 0; k < reds; k++) STEP
@@ -156,7 +169,8 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
             continue;
         }
         if (residual) { EACH_ROW(ADD_RESIDUAL_ROW) }
-        if (low > -__builtin_inff() || high < __builtin_inff()) { EACH_ROW(CLIP_ROW) }
+        if (low > -__builtin_inff()) { EACH_ROW(RAISE_ROW) }
+        if (high < __builtin_inff()) { EACH_ROW(LOWER_ROW) }
         if (lanes == VECTORS * TL) {
             EACH_ROW(STORE_END_ROW)
         } else {
@@ -176,6 +190,7 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef LOAD_PANEL
 #undef FETCH_PANEL
 #undef AHEAD
+#undef AHEAD_LOCALITY
 #undef MULTIPLY
 #undef STEP_ROW
 #undef STEP
@@ -187,14 +202,16 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef FETCH
 #undef FETCH_CHUNK
 #undef FETCH_END
-#undef FETCH_END_ROW
+#undef FETCH_ENDS
 #undef LOAD_BIAS
 #undef START_BIAS
 #undef START_BIAS_ROW
 #undef ADD_RESIDUAL
 #undef ADD_RESIDUAL_ROW
-#undef CLIP
-#undef CLIP_ROW
+#undef RAISE
+#undef RAISE_ROW
+#undef LOWER
+#undef LOWER_ROW
 #undef STORE_END
 #undef STORE_END_ROW
 #undef STORE_LANES
