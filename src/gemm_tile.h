@@ -105,19 +105,58 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 #define FETCH(r)                                                                                                       \
     __builtin_prefetch(row);                                                                                           \
     row += next_stride;
+/* What the next tile reads may still be in memory, and 14 lines are too many for the processor to foresee. */
+#define FETCH_NEXT                                                                                                     \
+    {                                                                                                                  \
+        const float *row = next;                                                                                       \
+        EACH_ROW(FETCH)                                                                                                \
+        next += next_chunk;                                                                                            \
+    }
 #define LOAD_BIAS(r, v) const TV bias##v = y && end->bias ? TV_(load_until)(end->bias, v * TL, lanes) : (TV){0};
 #define START_BIAS(r, v) TV s##r##_##v = bias##v;
 #define START_BIAS_ROW(r) EACH_VECTOR(START_BIAS, r)
 #define ADD_RESIDUAL(r, v) s##r##_##v += TV_(load_until)(residual + offsets[r], v * TL, lanes);
-#define ADD_RESIDUAL_ROW(r) EACH_VECTOR(ADD_RESIDUAL, r)
 #define RAISE(r, v) s##r##_##v = TV_(max)(TV_(set1)(low), s##r##_##v);
-#define RAISE_ROW(r) EACH_VECTOR(RAISE, r)
 #define LOWER(r, v) s##r##_##v = TV_(min)(TV_(set1)(high), s##r##_##v);
-#define LOWER_ROW(r) EACH_VECTOR(LOWER, r)
 #define STORE_END(r, v) TV_(store)(y + offsets[r] + v * TL, s##r##_##v);
-#define STORE_END_ROW(r) EACH_VECTOR(STORE_END, r)
 #define STORE_LANES(r, v) TV_(store_until)(y + offsets[r], s##r##_##v, v * TL, lanes);
-#define STORE_LANES_ROW(r) EACH_VECTOR(STORE_LANES, r)
+
+/* The rows come to their ends part by part: while some are stored, others are multiplied. All stores at once would fill the
+ * processor's queues, and the next tile's multiply-adds would wait. The accumulators of a part are enough not to wait for one another. */
+#define PARTS (ROWS * VECTORS < 16 ? 1 : ROWS * VECTORS < 24 ? 2 : 3)
+#define IF_IN_PART(r, DO) if ((r) * PARTS / ROWS == part) { DO }
+#define STEP_PART(r) IF_IN_PART(r, STEP_ROW(r))
+#define ADD_STORED_PART(r) IF_IN_PART(r, EACH_VECTOR(ADD_STORED, r))
+#define STORE_PART(r) IF_IN_PART(r, EACH_VECTOR(STORE, r))
+#define ADD_RESIDUAL_PART(r) IF_IN_PART(r, EACH_VECTOR(ADD_RESIDUAL, r))
+#define RAISE_PART(r) IF_IN_PART(r, EACH_VECTOR(RAISE, r))
+#define LOWER_PART(r) IF_IN_PART(r, EACH_VECTOR(LOWER, r))
+#define STORE_END_PART(r) IF_IN_PART(r, EACH_VECTOR(STORE_END, r))
+#define STORE_LANES_PART(r) IF_IN_PART(r, EACH_VECTOR(STORE_LANES, r))
+#define END_PART(number)                                                                                               \
+    if (number < PARTS) {                                                                                              \
+        enum { part = number };                                                                                        \
+        const float *panel = end_of_panel;                                                                             \
+        UNROLL(2)                                                                                                      \
+        for (int64_t k = 0; k < last; k++, panel += panel_stride) {                                                    \
+            EACH_VECTOR(LOAD_PANEL, 0)                                                                                 \
+            if (part == 0) { EACH_VECTOR(FETCH_PANEL, 0) }                                                             \
+            EACH_ROW(STEP_PART)                                                                                        \
+        }                                                                                                              \
+        if (end->accumulate) { EACH_ROW(ADD_STORED_PART) }                                                             \
+        if (!y) {                                                                                                      \
+            EACH_ROW(STORE_PART)                                                                                       \
+        } else {                                                                                                       \
+            if (residual) { EACH_ROW(ADD_RESIDUAL_PART) }                                                              \
+            if (low > -__builtin_inff()) { EACH_ROW(RAISE_PART) }                                                      \
+            if (high < __builtin_inff()) { EACH_ROW(LOWER_PART) }                                                      \
+            if (lanes == VECTORS * TL) {                                                                               \
+                EACH_ROW(STORE_END_PART)                                                                               \
+            } else {                                                                                                   \
+                EACH_ROW(STORE_LANES_PART)                                                                             \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
 
 #define FETCH_END(r, v)                                                                                                \
     __builtin_prefetch(y + offsets[r] + v * TL, 1);                                                                    \
@@ -137,45 +176,34 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
     /* Stores wait for their lines one by one. These come while there is work, some with every chunk: the processor waits for so many
      * lines at a time, and others would wait for that. */
     const int64_t chunks = rows->segments * (rows->segment_length / CHUNK), share = y ? ceil_div(ROWS, max_i64(1, chunks)) : 0;
+    const int64_t last = rows->segment_length ? (rows->segment_length - 1) % CHUNK + 1 : 0; /* reds that are left for the parts */
     for (int64_t tile = 0; tile < rows->tiles; tile++, offsets += ROWS, sums += ROWS * sums_stride) {
         int64_t fetched = 0;
         if (chunks < 2) FETCH_ENDS
         EACH_VECTOR(LOAD_BIAS, 0)
         EACH_ROW(START_BIAS_ROW)
         const float *a = first + tile * rows->tile_stride, *panel = whole_panel;
-        for (int64_t segment = 0; segment < rows->segments; segment++, a += rows->segment_stride) {
-            const float *row0 = a, *row3 = a + 3 * stride, *row6 = a + 6 * stride, *row9 = a + 9 * stride,
-                        *row12 = a + 12 * stride;
-            int64_t reds = rows->segment_length;
-            const float *next = rows->next ? rows->next : a + ROWS * stride;
+        const float *row0, *row3, *row6, *row9, *row12, *next;
 #define A(r) ((r) < 3 ? row0 : (r) < 6 ? row3 : (r) < 9 ? row6 : (r) < 12 ? row9 : row12)[(r) % 3 * stride + k]
+        for (int64_t segment = 0; segment < rows->segments; segment++, a += rows->segment_stride) {
+            row0 = a, row3 = a + 3 * stride, row6 = a + 6 * stride, row9 = a + 9 * stride, row12 = a + 12 * stride;
+            next = rows->next ? rows->next : a + ROWS * stride;
+            int64_t reds = segment + 1 < rows->segments ? rows->segment_length : rows->segment_length - last;
             for (; reds >= CHUNK; reds -= CHUNK) {
                 UNROLL(4)
                 for (int64_t k = 0; k < CHUNK; k++) STEP
-                { /* What the next tile reads may still be in memory, and 14 lines are too many for the processor to foresee. */
-                    const float *row = next;
-                    EACH_ROW(FETCH)
-                    next += next_chunk;
-                }
+                FETCH_NEXT
                 FETCH_ENDS
                 row0 += chunk_stride, row3 += chunk_stride, row6 += chunk_stride, row9 += chunk_stride, row12 += chunk_stride;
             }
             for (int64_t k = 0; k < reds; k++) STEP
+        }
+        if (last == CHUNK) FETCH_NEXT
+        const float *end_of_panel = panel;
+        END_PART(0)
+        END_PART(1)
+        END_PART(2)
 #undef A
-        }
-        if (end->accumulate) { EACH_ROW(ADD_STORED_ROW) }
-        if (!y) {
-            EACH_ROW(STORE_ROW)
-            continue;
-        }
-        if (residual) { EACH_ROW(ADD_RESIDUAL_ROW) }
-        if (low > -__builtin_inff()) { EACH_ROW(RAISE_ROW) }
-        if (high < __builtin_inff()) { EACH_ROW(LOWER_ROW) }
-        if (lanes == VECTORS * TL) {
-            EACH_ROW(STORE_END_ROW)
-        } else {
-            EACH_ROW(STORE_LANES_ROW)
-        }
     }
 }
 
@@ -200,6 +228,7 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef STORE_ROW
 #undef FINISH
 #undef FETCH
+#undef FETCH_NEXT
 #undef FETCH_CHUNK
 #undef FETCH_END
 #undef FETCH_ENDS
@@ -207,15 +236,21 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
 #undef START_BIAS
 #undef START_BIAS_ROW
 #undef ADD_RESIDUAL
-#undef ADD_RESIDUAL_ROW
 #undef RAISE
-#undef RAISE_ROW
 #undef LOWER
-#undef LOWER_ROW
 #undef STORE_END
-#undef STORE_END_ROW
 #undef STORE_LANES
-#undef STORE_LANES_ROW
+#undef PARTS
+#undef IF_IN_PART
+#undef STEP_PART
+#undef ADD_STORED_PART
+#undef STORE_PART
+#undef ADD_RESIDUAL_PART
+#undef RAISE_PART
+#undef LOWER_PART
+#undef STORE_END_PART
+#undef STORE_LANES_PART
+#undef END_PART
 #undef TV
 #undef TL
 #undef TV_
