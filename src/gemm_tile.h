@@ -103,7 +103,7 @@ static void TILE_NAME(columns, ROWS, VECTORS)(int64_t reds, const float *a, int6
 #endif
 
 #define FETCH(r)                                                                                                       \
-    __builtin_prefetch(row);                                                                                           \
+    __builtin_prefetch(row, 0, AHEAD_LOCALITY);                                                                        \
     row += next_stride;
 /* What the next tile reads may still be in memory, and 14 lines are too many for the processor to foresee. */
 #define FETCH_NEXT                                                                                                     \
