@@ -753,9 +753,9 @@ def winograd_products_of(int64_t tile, int64_t kernel, int64_t step, int64_t sho
 
 
 def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_rows, int64_t short_cols, int64_t tiles, int64_t outs,
-                    int64_t channels, bint shared=False, isa=None):
+                    int64_t channels, bint shared=False, bint fixed=False, isa=None):
     """Default panel_width, tile_block, panel_block, transformed, taps and few of winograd, as a dict. tiles: of tile x tile outputs, of all images;
-    shared: whether the sizes are for several phases of an input gradient, with one transformed dy."""
+    shared: whether the sizes are for several phases of an input gradient, with one transformed dy; fixed: whether no run changes the filters."""
     cdef winograd_form form = winograd_form(tile, kernel, step, short_rows, short_cols)
     cdef int64_t width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
     cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), block, filters
@@ -764,10 +764,11 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
         return {"panel_width": vector_length(isa), "tile_block": tiles, "panel_block": 1, "transformed": 1, "taps": 0, "few": 1}
     # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
     if tiles < outs and panels >= FEWEST_TASKS // 2:
-        # Tasks that multiply many tiles by a panel transform its filters themselves, and so do those whose filters no cache would hold.
-        # Those of phases cost several transforms, which only large ones are worth.
+        # Filters that are transformed once are fetched while others are multiplied, which is faster; only the largest save their memory.
+        # Where each run has its own, tasks that multiply many tiles by a panel transform its filters themselves; those of phases cost
+        # several transforms, which only large ones are worth.
         filters = winograd_products(&form) * outs * channels
-        taps = (tiles >= 32 and (step == 1 or filters >= 1 << 21)) or filters >= 1 << 24
+        taps = filters >= 1 << 24 or (not fixed and tiles >= 32 and (step == 1 or filters >= 1 << 21))
         block = min(9 * rows, max(4 * rows, tiles * panels // FEWEST_TASKS)) if taps else 4 * rows
         block = conv_blocks(tiles, conv_blocks(tiles, block))
         return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps, "few": 0}

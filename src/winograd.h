@@ -10,9 +10,9 @@
  *
  * Many tiles: a task transforms its own inputs, and everything of it stays in the core's second-level cache but the filters,
  * which stream. Few tiles of many channels: the inputs are transformed first, by winograd_inputs, and the tasks share out the
- * filters, so that these are read once. Large filters are kept as they are: a task transforms those of a panel a row of frequencies
- * at a time, when it needs them, and the result stays in its cache. Transformed they are 16/9, 4 or 64/9 times as large. For up to 4
- * tiles, an image of 8x8 pixels, they are transformed in registers.
+ * filters, so that these are read once. Transformed they are 16/9, 4 or 64/9 times as large. Where they would take up much memory, or
+ * every run has its own, a task transforms those of a panel a row of frequencies at a time, when it needs them, and the result stays
+ * in its cache. For up to 4 tiles, an image of 8x8 pixels, they are transformed in registers.
  *
  * Stride 2: the input has 4 phases, x[2i + a, 2j + b], and the convolution is the sum of one with stride 1 for each, of every second
  * tap. All phases are transformed and summed up in the products, whose reds are the channels of all phases:

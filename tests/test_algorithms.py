@@ -188,6 +188,22 @@ def test_winograd_joins_two_inputs_as_it_reads_them(name, images, size, channels
     assert all(np.array_equal(copy, np.maximum(whole, 0)) for copy in copies)
 
 
+def test_winograd_transforms_fixed_filters_once_and_those_of_a_run_as_it_needs_them():
+    """With the same bits."""
+    op = Conv(ConvGeometry.forward("conv", (1, 24, 24, 16), (200, 3, 3, 16), padding=1), Epilogue())
+    x, w = operands_of(np.random.default_rng(0), op.geometry.input_shape, op.geometry.weight_shape)
+    results = []
+    for fixed in (False, True):
+        graph = Graph()
+        given = (x,) if fixed else (x, w)
+        graph.outputs = [graph.apply(op, graph.input("x", x.shape), graph.constant(w) if fixed else graph.input("w", w.shape))]
+        program = backend("cpu").compile(optimised(graph), pc.device("cpu"), {}, {"Conv": "winograd"})
+        results.append(program.run(*given))
+    blocks = [_kernels.winograd_blocks(tile=4, kernel=3, step=1, short_rows=0, short_cols=0, tiles=36, outs=200, channels=16, fixed=fixed) for fixed in (False, True)]
+    assert [b["taps"] for b in blocks] == [1, 0]
+    np.testing.assert_array_equal(*results)
+
+
 @pytest.mark.parametrize("epilogue", EPILOGUES.values(), ids=EPILOGUES)
 @pytest.mark.parametrize("kind", [Conv, ConvBackwardInput])
 @pytest.mark.parametrize("images, size, channels, outs, padding", [(1, (7, 7), 512, 48, 1), (1, (4, 3), 16, 80, 1), (2, (3, 4), 48, 16, 1), (1, (12, 2), 32, 16, 2), (4, (4, 4), 64, 32, 1), (1, (7, 8), 16, 32, 0)])

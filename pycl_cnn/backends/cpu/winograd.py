@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...geometry import ConvGeometry
+from ...graph import FixedNodes
 from ...ops.base import Op
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ...ops.movement import Concat
@@ -14,7 +15,7 @@ from ..winograd import TILES, filter_view, padding_before, three_by_three, tiles
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
-from .winograd_filters import Form, transformed
+from .winograd_filters import Form, TransformFilters, transformed
 
 # Of a core of today, with another one at work beside it; only the ratios matter: flop in a nanosecond, nanoseconds that a float of the
 # transformed inputs and of the products takes, bytes of filters in a nanosecond, and how many of them hide behind the multiplications.
@@ -92,9 +93,11 @@ class Winograd(CpuAlgorithm):
         g, _, _, _ = roles(node.op)
         return Form(self.tile, g.kernel[0], g.stride[0])
 
-    def _blocks(self, node: Node) -> dict[str, int]:
+    def _blocks(self, node: Node, fixed: bool) -> dict[str, int]:
+        """How the work is cut into tasks. fixed: whether no run changes the filters."""
         _, _, source, target = roles(node.op)
-        return _kernels.winograd_blocks(**self._form(node).members, tiles=tiles_of(target, self.tile), outs=target[3], channels=source[3])
+        sizes = {"tiles": tiles_of(target, self.tile), "outs": target[3], "channels": source[3]}
+        return _kernels.winograd_blocks(**self._form(node).members, **sizes, fixed=fixed)
 
     def why(self, node: Node, device: Device) -> str:
         return f"{self.reason}; joins two inputs as it reads them" if self.joins(node) else self.reason
@@ -107,7 +110,8 @@ class Winograd(CpuAlgorithm):
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         assert isinstance(node.op, Conv | ConvBackwardInput)
         _, _, source, target = roles(node.op)
-        view, blocks, form = filter_view(node.op), self._blocks(node), self._form(node)
+        blocks = self._blocks(node, fixed=node.inputs[1].node in FixedNodes(graph))
+        view, form = filter_view(node.op), self._form(node)
         taps = {"tap_rows": form.kernel, "tap_cols": form.kernel}
         layout = {"groups": 1, "outs": target[3], **taps, "reds": source[3], "panel_width": blocks["panel_width"], "chunked": blocks["few"]}
         strides = {"out_stride": view.out_stride, "red_stride": view.red_stride, "tap_row_stride": view.tap_row_stride, "tap_col_stride": view.tap_column_stride}
@@ -146,7 +150,7 @@ class Winograd(CpuAlgorithm):
             "out_step": 1,
             "out_top": 0,
             "out_left": 0,
-            **self._blocks(node),
+            **self._blocks(node, fixed=isinstance(node.inputs[1].op, TransformFilters)),
             **epilogue_members(node.op.epilogue),
         }
 
