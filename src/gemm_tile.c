@@ -25,7 +25,7 @@ static inline void vh_store_until(float *y, vh value, int64_t i, int64_t end) {
 #endif
 
 /* a_stride: from a chunk of pixels to the next, or from a column to the next. */
-typedef void gemm_tile(int64_t reds, const float *a, int64_t a_stride, const float *panel, int64_t panel_stride,
+typedef void gemm_tile(int64_t reds, const float *a, int64_t a_stride, int far, const float *panel, int64_t panel_stride,
                                float *sums, int64_t sums_stride, int accumulate);
 typedef void gemm_columns_tile(int64_t reds, const float *a, int64_t a_stride, const float *panel, int64_t panel_stride,
                                float *sums, int64_t sums_stride, int accumulate, const float *next, int64_t next_stride);

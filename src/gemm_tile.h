@@ -8,7 +8,8 @@
  *     row 0  . . .  ->     [s0_0 | s0_1]
  *     row 1  . . .  ->     [s1_0 | s1_1]
  *
- * pixels:  a is [row][CHUNK] for each CHUNK of k, chunk_stride apart: one base pointer, constant distances.
+ * pixels:  a is [row][CHUNK] for each CHUNK of k, chunk_stride apart: one base pointer, constant distances. With `far` the next chunk is
+ *          fetched meanwhile.
  * columns: a is [k][a_stride], as weight_gradient sees dy; what is fetched meanwhile is next[k * next_stride].
  * rows:    a lies as struct tile_rows says, in x itself or copied; every third row has a pointer, the others are one or
  *          two strides away. The sums may end in y, through bias, residual and clip, without a detour through memory. A call
@@ -66,12 +67,12 @@
 
 #define FETCH_CHUNK(r) __builtin_prefetch(a + chunk_stride + r * CHUNK);
 #ifndef TILE_HALF
-static void TILE_NAME(pixels, ROWS, VECTORS)(int64_t reds, const float *a, int64_t chunk_stride, const float *panel,
+static void TILE_NAME(pixels, ROWS, VECTORS)(int64_t reds, const float *a, int64_t chunk_stride, int far, const float *panel,
                                              int64_t panel_stride, float *sums, int64_t sums_stride, int accumulate) {
     EACH_ROW(ZERO_ROW)
 #define A(r) a[r * CHUNK + k]
     for (; reds >= CHUNK; reds -= CHUNK, a += chunk_stride) {
-        EACH_ROW(FETCH_CHUNK)
+        if (far) { EACH_ROW(FETCH_CHUNK) }
         UNROLL(2)
         for (int64_t k = 0; k < CHUNK; k++) STEP
     }

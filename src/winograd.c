@@ -234,6 +234,7 @@ static void multiply_frequency(const struct winograd_params *p, int64_t row, int
     const int64_t m_stride = winograd_product_floats(p), groups = ceil_div(count, MR), floats = winograd_input_floats(p);
     /* Phases whose channels lie side by side are one product; so is none, which is zero. */
     const int shared = winograd_phases_share(f, p->channels), joined = shared || p->channels % CHUNK == 0 || phases.count == 0;
+    const int far = p->transformed && count > MR; /* more than a second-level cache may hold */
     const int64_t calls = joined ? 1 : phases.count, reds = joined ? phases.count * p->channels : p->channels;
     m += frequency * width;
     for (int64_t group = 0; group < groups; group++) {
@@ -241,7 +242,7 @@ static void multiply_frequency(const struct winograd_params *p, int64_t row, int
         const float *a = v + frequency * rows * CHUNK;
         a += shared ? phases.first * p->channels : phases.first * conv_round(p->channels, CHUNK) * frequencies * rows;
         for (int64_t call = 0; call < calls; call++)
-            sizes[rows](reds, a + call * conv_round(p->channels, CHUNK) * frequencies * rows, frequencies * rows * CHUNK,
+            sizes[rows](reds, a + call * conv_round(p->channels, CHUNK) * frequencies * rows, frequencies * rows * CHUNK, far,
                         filters + call * p->channels * width, width, m, m_stride, call > 0);
         v += rows * floats, m += rows * m_stride;
     }

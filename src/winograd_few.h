@@ -1,27 +1,27 @@
-/* Template of products with filters that are transformed in registers, on their way to being multiplied: for TILES tiles of
+/* Template of products with filters that are transformed in registers, on their way to being multiplied: for COUNT tiles of
  * F(TILE x TILE, TAPS x TAPS), so few that writing and reading transformed filters would take as long as multiplying them.
  * Included by winograd_tile.h for each number of tiles up to FEW_TILES.
  *
  *     M[tile][row, column] (+)= sum over CHUNK channels of  V[row, column][tile][channel] * (G g G^T)[row, column][channel]
  *
- * A call does one row of frequencies: TILES * IN sums stay in registers. The taps, the inputs and the sums of all rows are a
+ * A call does one row of frequencies: COUNT * IN sums stay in registers. The taps, the inputs and the sums of all rows are a
  * chunk's, which the first-level cache holds. What is left of G without its factors costs additions only, which processors do
  * beside the multiplications; the sums are multiplied by the factors. */
 #define FEW_PASTE(name, tiles) name##_##tiles
 #define FEW_EXPAND(name, tiles) FEW_PASTE(name, tiles)
-#define FEW(name) FEW_EXPAND(NAME(name), TILES)
+#define FEW(name) FEW_EXPAND(NAME(name), COUNT)
 
-#define TILES_1(M, j) M(0, j)
-#define TILES_2(M, j) TILES_1(M, j) M(1, j)
-#define TILES_3(M, j) TILES_2(M, j) M(2, j)
-#define TILES_4(M, j) TILES_3(M, j) M(3, j)
+#define COUNTS_1(M, j) M(0, j)
+#define COUNTS_2(M, j) COUNTS_1(M, j) M(1, j)
+#define COUNTS_3(M, j) COUNTS_2(M, j) M(2, j)
+#define COUNTS_4(M, j) COUNTS_3(M, j) M(3, j)
 #define LIST_PASTE(list, count) list##count
 #define LIST(list, count) LIST_PASTE(list, count)
-#define EACH_TILE(M, j) LIST(TILES_, TILES)(M, j)
+#define EACH_TILE(M, j) LIST(COUNTS_, COUNT)(M, j)
 #define EACH_COLUMN(M) EACH_TILE(M, 0) EACH_TILE(M, 1) EACH_TILE(M, 2) EACH_TILE(M, 3) EACH_TILE(M, 4) EACH_TILE(M, 5)
 
 #define ZERO(t, j) vf s##t##_##j = {0};
-#define MULTIPLY(t, j) s##t##_##j += line[j] * vf_set1(v[(j * TILES + t) * CHUNK + k]);
+#define MULTIPLY(t, j) s##t##_##j += line[j] * vf_set1(v[(j * COUNT + t) * CHUNK + k]);
 #define ADD_UP(t, j)                                                                                                   \
     {                                                                                                                  \
         float *sum = m + t * m_stride + j * VL;                                                                        \
@@ -62,10 +62,10 @@ static void FEW(few)(int64_t row, const float *taps, const float *v, float *m, i
 #undef FEW_PASTE
 #undef FEW_EXPAND
 #undef FEW
-#undef TILES_1
-#undef TILES_2
-#undef TILES_3
-#undef TILES_4
+#undef COUNTS_1
+#undef COUNTS_2
+#undef COUNTS_3
+#undef COUNTS_4
 #undef LIST_PASTE
 #undef LIST
 #undef EACH_TILE

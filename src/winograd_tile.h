@@ -53,18 +53,18 @@ static void NAME(transform_filters)(int64_t row, const struct winograd_taps *p, 
 }
 
 #if TILE == 4 && TAPS == 3 && FEW_TILES
-#define TILES 1
+#define COUNT 1
 #include "winograd_few.h"
-#undef TILES
-#define TILES 2
+#undef COUNT
+#define COUNT 2
 #include "winograd_few.h"
-#undef TILES
-#define TILES 3
+#undef COUNT
+#define COUNT 3
 #include "winograd_few.h"
-#undef TILES
-#define TILES 4
+#undef COUNT
+#define COUNT 4
 #include "winograd_few.h"
-#undef TILES
+#undef COUNT
 #endif
 
 /* ---- inputs: V = B^T d B ------------------------------------------------------------------------------------------ */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ...ops.base import Op, Spec, floats
 from . import _kernels
@@ -35,7 +35,7 @@ class Form:
 
     @property
     def members(self) -> dict[str, int]:
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
