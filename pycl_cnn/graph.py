@@ -77,6 +77,8 @@ class Graph:
         self._serial = 0
         self._scope = ""
         self._order: float | None = None
+        self._edits = 0
+        self._ordered: tuple[tuple[int, list[Value], list[Value]], list[Node]] | None = None
 
     @property
     def serial(self) -> int:
@@ -94,6 +96,7 @@ class Graph:
         node.outputs = tuple(Value(spec.shape, spec.dtype, node, index) for index, spec in enumerate(specs))
         for value in inputs:
             value.users.append(node)
+        self._edits += 1
         return node.outputs
 
     def apply(self, op: Op, *inputs: Value) -> Value:
@@ -142,6 +145,12 @@ class Graph:
 
     def nodes(self) -> list[Node]:
         """All nodes that a root needs, inputs before users; among ready nodes the one with the least `order` first."""
+        state = (self._edits, self.roots(), list(self.inputs))
+        if self._ordered is None or self._ordered[0] != state:
+            self._ordered = state, self._sorted()
+        return list(self._ordered[1])
+
+    def _sorted(self) -> list[Node]:
         needed: dict[Node, None] = {}
         stack = [value.node for value in [*self.roots(), *self.inputs]]
         while stack:
@@ -196,6 +205,7 @@ class Graph:
         """Let everything that reads `old` read `new`."""
         if old is new:
             return
+        self._edits += 1
         for user in list(dict.fromkeys(old.users)):
             if user is new.node:
                 continue
@@ -211,12 +221,14 @@ class Graph:
 
     def rewire(self, node: Node, index: int, value: Value) -> None:
         """Let `node` read `value` as its input `index`, in the form that its algorithm wants (packed, padded)."""
+        self._edits += 1
         node.inputs[index].users.remove(node)
         node.inputs = (*node.inputs[:index], value, *node.inputs[index + 1 :])
         value.users.append(node)
 
     def extend(self, node: Node, *values: Value) -> None:
         """Give `node` further inputs, which its algorithm reads (tables)."""
+        self._edits += 1
         node.inputs = (*node.inputs, *values)
         for value in values:
             value.users.append(node)
@@ -243,6 +255,7 @@ class Graph:
                 value.users = [user for user in value.users if user is not node]
                 stack.append(value.node)
             node.inputs = ()
+            self._edits += 1
 
 
 class FixedNodes:
@@ -254,13 +267,20 @@ class FixedNodes:
     def __init__(self, graph: Graph) -> None:
         self._updates = graph.updates
         self._known: dict[Node, bool] = {}
-        for node in graph.nodes():  # inputs come first, so that no answer recurses deeply
-            self.__contains__(node)
 
     def __contains__(self, node: Node) -> bool:
-        if node not in self._known:
-            if isinstance(node.op, State):
-                self._known[node] = node.outputs[0] not in self._updates
+        open_nodes, known = [node], self._known
+        while open_nodes:
+            top = open_nodes[-1]
+            unknown = [value.node for value in top.inputs if value.node not in known]
+            if unknown and top not in known:
+                open_nodes.extend(unknown)
+                continue
+            open_nodes.pop()
+            if top in known:
+                continue
+            if isinstance(top.op, State):
+                known[top] = top.outputs[0] not in self._updates
             else:
-                self._known[node] = isinstance(node.op, Constant) or (bool(node.inputs) and all(value.node in self for value in node.inputs))
-        return self._known[node]
+                known[top] = isinstance(top.op, Constant) or (bool(top.inputs) and all(known[value.node] for value in top.inputs))
+        return known[node]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import pycl_cnn as pc
 import pycl_cnn.functional as F
-from pycl_cnn.graph import Graph
+from pycl_cnn.graph import FixedNodes, Graph
 from pycl_cnn.ops.leaf import State
 from pycl_cnn.ops.pointwise import Activation, Binary, Unary
 
@@ -146,6 +146,19 @@ def test_random_edits_keep_uses_and_order(data):
         graph.replace(data.draw(st.sampled_from(inner)), values[0])
     graph.prune()
     uses_agree(graph)
+
+
+def test_what_is_fixed_is_asked_for_deep_chains_too():
+    """Deeper than Python's stack; what an input reaches is not fixed, nor is a state that runs update."""
+    graph = Graph()
+    constant, state, x = graph.constant(np.ones(2, np.float32)), graph.state(State("w", (2,), (2,))), graph.input("x", (2,))
+    chains = [constant, state, x]
+    for _ in range(3000):
+        chains = [graph.apply(Unary(Activation("relu")), value) for value in chains]
+    graph.outputs = chains
+    assert [value.node in FixedNodes(graph) for value in chains] == [True, True, False]
+    graph.updates[state] = chains[0]
+    assert [value.node in FixedNodes(graph) for value in chains] == [True, False, False]
 
 
 def test_a_symbol_has_a_shape_but_no_elements():
