@@ -16,7 +16,7 @@ from pycl_cnn.backends.cpu import _kernels as kernels
 
 ISAS = kernels.isa_list()
 GUARD = 64
-NONE, RELU = 0, 1
+NONE, RELU, CLIP = 0, 1, 3
 
 
 def tolerance(length, magnitude):
@@ -295,18 +295,27 @@ def test_matrix_product(m, n, k, transpose, isa, kind):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_residual_in_place(isa):
-    """y may be the memory of the residual."""
-    rng = np.random.default_rng(5)
-    width = kernels.vector_length(isa)
-    a, panels, y = random(rng, 3, 4), random(rng, 4, width), random(rng, 3, width)
-    expected = y + a @ panels
-    gemm = dict(images=1, rows=1, cols=3, **dense(4, 1, 3), groups=1, channels=4, grid_rows=1, grid_cols=3, row_step=1,
-                col_step=1, tap_rows=1, tap_cols=1, tap_row_start=0, tap_col_start=0, tap_row_step=1, tap_col_step=1,
-                out_offset=0, **dense(width, 1, 3, "out_"), outs=width, panel_width=width, pixel_block=2, panel_block=1,
-                reduction_block=64, activation=NONE, alpha=0.0, beta=0.0)
-    run([("igemm", gemm, [0, 1, None, 2, 2])], [a, panels, y], isa, outputs=[2])
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("reds", [1, 15, 16, 17, 32, 50])
+def test_tiles_of_every_size(isa, reds):
+    """Every number of rows and of vectors, all lanes in use or not; y is the memory of the residual; summed at once or in blocks."""
+    rng = np.random.default_rng(reds)
+    widths = {kernels.vector_length(isa), kernels.panel_width(isa)} | ({8, 24} if kernels.vector_length(isa) == 16 else set())
+    for rows in range(1, 2 * kernels.tile_rows(isa) + 1):
+        for width in sorted(widths):
+            for outs, (kind, low, high), block in [(width, (RELU, 0, np.inf), 64), (width, (CLIP, -0.5, 0.7), 16), (width - 1, (NONE, -np.inf, np.inf), 64)]:
+                a, panels, residual = random(rng, rows, reds), random(rng, reds, width), random(rng, rows, outs)
+                y = Guarded((rows, outs))
+                y.array[...] = residual
+                gemm = dict(images=1, rows=1, cols=rows, **dense(reds, 1, rows), groups=1, channels=reds, grid_rows=1, grid_cols=rows, row_step=1,
+                            col_step=1, tap_rows=1, tap_cols=1, tap_row_start=0, tap_col_start=0, tap_row_step=1, tap_col_step=1,
+                            out_offset=0, **dense(outs, 1, rows, "out_"), outs=outs, panel_width=width, pixel_block=rows, panel_block=1,
+                            reduction_block=block, activation=kind, alpha=low, beta=high)
+                run([("igemm", gemm, [0, 1, None, 2, 2])], [a, panels, y.array], isa, outputs=[2])
+                right = panels[:, :outs].astype(np.float64)
+                magnitude = abs(a.astype(np.float64)) @ abs(right) + abs(residual)
+                expected = np.clip(a.astype(np.float64) @ right + residual, low, high)
+                assert (abs(y.array - expected) <= tolerance(reds + 1, magnitude)).all(), (rows, width, outs, kind)
+                y.check()
 
 
 # ---- weight gradients ------------------------------------------------------------------------------------------------
