@@ -772,14 +772,19 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
         block = min(9 * rows, max(4 * rows, tiles * panels // FEWEST_TASKS)) if taps else 4 * rows
         block = conv_blocks(tiles, conv_blocks(tiles, block))
         return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps, "few": 0}
-    # The transformed inputs of a task take half of a second-level cache of 1 MiB at most; a dozen tasks keep several threads
-    # busy, of at least half a register tile.
+    # The transformed inputs of a task take half of a second-level cache of 1 MiB at most; three tasks for each processor keep threads busy that
+    # others hold up, of at least half a register tile, and as many for each. Where there are too few, the panels are shared out, too, and
+    # inputs transformed once for each share. No sum depends on any of this.
     cdef int64_t floats = winograd_side(&form) * winograd_side(&form) * winograd_depth(&form, max(1, channels))
     cdef int64_t most = max(rows, min(3 * rows, 131072 // floats // rows * rows))
-    block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, FEWEST_TASKS)))
-    block = conv_blocks(tiles, conv_blocks(tiles, block))
+    cdef int64_t threads = openmp_threads()
+    block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, 3 * threads)))
     cdef int64_t blocks = conv_blocks(tiles, block)
-    cdef int64_t panel_blocks = min(panels, conv_blocks(FEWEST_TASKS, blocks))
+    if blocks > threads:
+        blocks = conv_round(blocks, threads)
+    block = conv_blocks(tiles, blocks)
+    blocks = conv_blocks(tiles, block)
+    cdef int64_t panel_blocks = min(panels, conv_blocks(2 * threads, blocks))
     return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0, "taps": 0, "few": 0}
 
 
