@@ -764,11 +764,11 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
         return {"panel_width": vector_length(isa), "tile_block": tiles, "panel_block": 1, "transformed": 1, "taps": 0, "few": 1}
     # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
     if tiles < outs and panels >= FEWEST_TASKS // 2:
-        # Filters that are transformed once are fetched while others are multiplied, which is faster; only the largest save their memory.
-        # Where each run has its own, tasks that multiply many tiles by a panel transform its filters themselves; those of phases cost
-        # several transforms, which only large ones are worth.
+        # Filters that are transformed once are fetched while others are multiplied, which is faster; large ones save their memory, where a
+        # panel's are multiplied by many tiles from 32 MiB on. Where each run has its own, tasks that multiply many tiles by a panel
+        # transform its filters themselves; those of phases cost several transforms, which only large ones are worth.
         filters = winograd_products(&form) * outs * channels
-        taps = filters >= 1 << 24 or (not fixed and tiles >= 32 and (step == 1 or filters >= 1 << 21))
+        taps = filters >= 1 << 24 or (tiles >= 32 and filters >= (1 << 23 if fixed else 0 if step == 1 else 1 << 21))
         block = min(9 * rows, max(4 * rows, tiles * panels // FEWEST_TASKS)) if taps else 4 * rows
         block = conv_blocks(tiles, conv_blocks(tiles, block))
         return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps, "few": 0}
