@@ -6,8 +6,9 @@ import numpy
 import pytest
 from helpers.opencl import ceil_div, close, convolution_reference, execute, normal
 
+from pycl_cnn.backends.opencl.winograd_few import CHUNK, PackTaps
 from pycl_cnn.backends.opencl.winograd_phases import FREQUENCIES, PHASE_LANES, TransformPhases
-from pycl_cnn.backends.winograd import TILES, frequencies
+from pycl_cnn.backends.winograd import TILES, FilterView, frequencies
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -81,6 +82,33 @@ def test_winograd_fused(context, random, tile, n, h, w, c, k, pad, extras):
     if extras:
         reference = numpy.maximum(reference + bias + residual, 0)
     close(y, reference, tile**2 * 9 * c, scale=4)
+
+
+@pytest.mark.parametrize("n, h, w, c, k, pad, extras", [(1, 3, 4, 16, 5, (1, 1), False), (2, 4, 3, 48, 35, (1, 1), True)])
+def test_winograd_few(context, random, n, h, w, c, k, pad, extras):
+    """Some chunks of channels, a last panel that is not full. More tiles take some compilers a minute; tests/test_winograd.py has them."""
+    x, weights = normal(random, n, h, w, c), normal(random, k, 3, 3, c)
+    bias = normal(random, k) if extras else None
+    rows, columns, width = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2, context.define("winograd_few", "VEC")
+    residual = normal(random, n, rows, columns, k) if extras else None
+    tile_rows, tile_columns = ceil_div(rows, 4), ceil_div(columns, 4)
+    tiles, panels, stride = n * tile_rows * tile_columns, ceil_div(k, width), 36 * c + 16
+    assert c % CHUNK == 0 and tiles <= 4
+    v = execute(
+        context, "winograd", "winograd_input", (1, tiles), (1, 1), dict(x=x), dict(v=(tiles, stride)), dict(TILE=4), x_rows=h, x_columns=w, channels=c, tile_stride=stride,
+        pad_top=pad[0], pad_left=pad[1], tile_rows=tile_rows, tile_columns=tile_columns, first_tile=0, channels_per_item=c,
+    )["v"]
+    v[:, 36 * c :] = 0
+    y = execute(
+        context, "winograd_few", "winograd_few", (panels,), (1,),
+        dict(taps=PackTaps(k, c, width, FilterView(0, 9 * c, 1, 3 * c, c)).once(weights), v=v, bias=bias, residual=residual),
+        dict(m=(panels, 36, tiles, width), y=(n, rows, columns, k)), dict(TILE=4, ACTIVATION=int(extras), TILES=tiles, CHANNELS=c, TILE_STRIDE=stride),
+        y_rows=rows, y_columns=columns, outs=k, tile_rows=tile_rows, tile_columns=tile_columns, alpha=0, beta=0,
+    )["y"]
+    reference = convolution_reference(x, weights.reshape(k, 9, c), [(r - pad[0], s - pad[1]) for r in range(3) for s in range(3)], (rows, columns), (1, 1), 1)
+    if extras:
+        reference = numpy.maximum(reference + bias + residual, 0)
+    close(y, reference, 16 * 9 * c, scale=4)
 
 
 @pytest.mark.parametrize("n, h, w, c, k, pad", [(1, 9, 12, 3, 5, (3, 3)), (2, 7, 8, 2, 18, (0, 0)), (1, 21, 17, 4, 35, (5, 2)), (1, 22, 22, 3, 9, (0, 0))])

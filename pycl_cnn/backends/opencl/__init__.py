@@ -19,7 +19,7 @@ class OpenClBackend(Backend):
 
     name = "opencl"
 
-    families = ("winograd_phases", "winograd_fused", "winograd", "winograd_gradient", "batch_norm", "conv", "conv_weight_gradient", "dropout", "loss", "matmul", "max_pool", "movement", "optimizer", "pack", "pointwise", "reduce", "resample", "softmax")
+    families = ("winograd_few", "winograd_phases", "winograd_fused", "winograd", "winograd_gradient", "batch_norm", "conv", "conv_weight_gradient", "dropout", "loss", "matmul", "max_pool", "movement", "optimizer", "pack", "pointwise", "reduce", "resample", "softmax")
 
     def devices(self) -> Sequence[Device]:
         """Raises DeviceError where pyopencl or the driver loader cannot be used."""
