@@ -177,14 +177,14 @@ static void TILE_NAME(rows, ROWS, VECTORS)(const struct tile_rows *rows, const f
     /* Stores wait for their lines one by one. These come while there is work, some with every chunk: the processor waits for so many
      * lines at a time, and others would wait for that. */
     const int64_t chunks = rows->segments * (rows->segment_length / CHUNK), share = y ? ceil_div(ROWS, max_i64(1, chunks)) : 0;
-    const int64_t last = rows->segment_length ? (rows->segment_length - 1) % CHUNK + 1 : 0; /* reds that are left for the parts */
+    const int64_t last = rows->segments && rows->segment_length ? (rows->segment_length - 1) % CHUNK + 1 : 0; /* reds that are left for the parts */
     for (int64_t tile = 0; tile < rows->tiles; tile++, offsets += ROWS, sums += ROWS * sums_stride) {
         int64_t fetched = 0;
         if (chunks < 2) FETCH_ENDS
         EACH_VECTOR(LOAD_BIAS, 0)
         EACH_ROW(START_BIAS_ROW)
         const float *a = first + tile * rows->tile_stride, *panel = whole_panel;
-        const float *row0, *row3, *row6, *row9, *row12, *next;
+        const float *row0 = a, *row3 = a, *row6 = a, *row9 = a, *row12 = a, *next = a;
 #define A(r) ((r) < 3 ? row0 : (r) < 6 ? row3 : (r) < 9 ? row6 : (r) < 12 ? row9 : row12)[(r) % 3 * stride + k]
         for (int64_t segment = 0; segment < rows->segments; segment++, a += rows->segment_stride) {
             row0 = a, row3 = a + 3 * stride, row6 = a + 6 * stride, row9 = a + 9 * stride, row12 = a + 12 * stride;
