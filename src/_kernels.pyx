@@ -67,6 +67,7 @@ cdef extern from "program.h" nogil:
     void program_run_profiled(program *program, int64_t threads, int64_t *nanoseconds)
     bint openmp_compiled()
     int64_t openmp_threads()
+    int64_t openmp_processors()
     void *memory_allocate(int64_t bytes)
     void memory_free(void *memory)
 
@@ -760,6 +761,7 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
     cdef int64_t width = min(<int64_t>panel_width(isa), conv_round(outs, vector_length(isa)))
     cdef int64_t panels = conv_blocks(outs, width), rows = tile_rows(isa), block, filters
     cdef bint taps
+    tiles = max(1, tiles)
     if tile == 4 and kernel == 3 and step == 1 and not shared and tiles <= few_tiles(isa) and channels and channels % CHUNK == 0:
         return {"panel_width": vector_length(isa), "tile_block": tiles, "panel_block": 1, "transformed": 1, "taps": 0, "few": 1}
     # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
@@ -772,19 +774,19 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
         block = min(9 * rows, max(4 * rows, tiles * panels // FEWEST_TASKS)) if taps else 4 * rows
         block = conv_blocks(tiles, conv_blocks(tiles, block))
         return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps, "few": 0}
-    # The transformed inputs of a task take half of a second-level cache of 1 MiB at most; three tasks for each processor keep threads busy that
-    # others hold up, of at least half a register tile, and as many for each. Where there are too few, the panels are shared out, too, and
-    # inputs transformed once for each share. No sum depends on any of this.
+    # The transformed inputs of a task take half of a second-level cache of 1 MiB at most; three tasks for each processor, and as many for
+    # each, keep threads busy that others hold up. Where there are few tiles the panels are shared out, too, and inputs transformed once
+    # for each share. No sum depends on any of this.
     cdef int64_t floats = winograd_side(&form) * winograd_side(&form) * winograd_depth(&form, max(1, channels))
     cdef int64_t most = max(rows, min(3 * rows, 131072 // floats // rows * rows))
-    cdef int64_t threads = openmp_threads()
-    block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, 3 * threads)))
+    cdef int64_t processors = openmp_processors()
+    block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, 3 * processors)))
     cdef int64_t blocks = conv_blocks(tiles, block)
-    if blocks > threads:
-        blocks = conv_round(blocks, threads)
+    if blocks > processors:
+        blocks = conv_round(blocks, processors)
     block = conv_blocks(tiles, blocks)
     blocks = conv_blocks(tiles, block)
-    cdef int64_t panel_blocks = min(panels, conv_blocks(2 * threads, blocks))
+    cdef int64_t panel_blocks = min(panels, conv_blocks(2 * processors, blocks))
     return {"panel_width": width, "tile_block": block, "panel_block": conv_blocks(panels, panel_blocks), "transformed": 0, "taps": 0, "few": 0}
 
 

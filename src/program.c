@@ -146,6 +146,7 @@ static void run(struct program *program, int64_t threads, int profile) {
 
 int openmp_compiled(void) { return 1; }
 int64_t openmp_threads(void) { return omp_get_max_threads(); }
+int64_t openmp_processors(void) { return omp_get_num_procs(); }
 
 #else
 
@@ -156,6 +157,7 @@ static void run(struct program *program, int64_t threads, int profile) {
 
 int openmp_compiled(void) { return 0; }
 int64_t openmp_threads(void) { return 1; }
+int64_t openmp_processors(void) { return 1; }
 
 #endif
 

@@ -61,6 +61,7 @@ void program_run_profiled(struct program *program, int64_t threads, int64_t *nan
 /* 1 when the extension was compiled with OpenMP; without it every program runs on one thread. */
 int openmp_compiled(void);
 int64_t openmp_threads(void);
+int64_t openmp_processors(void); /* of this process, whatever the number of threads */
 
 /* Memory for arenas and scratch: 64-byte aligned, on huge pages where it is large. */
 void *memory_allocate(int64_t bytes);

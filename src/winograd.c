@@ -4,7 +4,7 @@
  *       transform the inputs of all tiles          V[register tile][phase, channel / CHUNK][frequency][tile][CHUNK]
  *       for each panel
  *         for each row of frequencies
- *           transform the filters, unless they are     U[frequency][phase][channel][panel_width]
+ *           transform the filters, unless they are     U[frequency][phase][channel][panel_width], or are in registers (winograd_few.h)
  *           for each frequency in it                    M[tile][frequency][panel_width] = V[frequency] x U[frequency]
  *         transform the products of each tile, epilogue, store
  *

@@ -13,7 +13,7 @@ RELU = 1
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
-@pytest.mark.parametrize("outs, reds", [(1, 1), (5, 3), (16, 16), (37, 67), (130, 1030)])
+@pytest.mark.parametrize("outs, reds", [(1, 1), (5, 3), (16, 16), (37, 67), (130, 1030), (37, 4100)])
 @pytest.mark.parametrize("extras", [False, True])
 def test_row_products(isa, rows, outs, reds, extras):
     rng = np.random.default_rng(outs)

@@ -147,7 +147,12 @@ def test_winograd_stays_below_1e_4_of_the_outputs_scale(device, name):
     x = np.maximum(generator.standard_normal((1, size, size, channels)) + 0.5, 0).astype(np.float32)
     w = (generator.standard_normal((outputs, kernel, kernel, channels)) * (2 / (kernel**2 * channels)) ** 0.5).astype(np.float32)
     geometry = ConvGeometry.forward("conv", x.shape, w.shape, stride=stride, padding=kernel // 2)
-    found = {kind: sorted(name for name in names if ("strided" in name) == (stride == 2)) for kind, names in inexact(device).items()}
+    few = size <= 8  # pixels a side of four tiles
+
+    def fits(name):
+        return ("strided" in name) == (stride == 2) and (few or "few" not in name)
+
+    found = {kind: sorted(filter(fits, names)) for kind, names in inexact(device).items()}
     names = {kind: those[: 1 if kernel == 7 else None] for kind, those in found.items() if those}
     if not names or (device.backend == "opencl" and stride == 2 and kernel != 7):
         pytest.skip("there is nothing but plain sums for this kernel with stride 2")

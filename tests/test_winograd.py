@@ -44,6 +44,7 @@ def test_a_core_keeps_tiles_to_itself_where_they_are_many_and_filters_are_few(de
     assert [algorithm(56, 64), algorithm(28, 128), algorithm(14, 256)] == [["winograd_fused"]] * 2 + [["winograd"]]
     wide = device_context(device).capabilities.vector_width == 16
     assert algorithm(7, 512) == ["winograd_few" if wide else "winograd"]
+    assert algorithm(2, 512) != ["winograd_few"]  # most of the tile is not there
 
 
 def test_scratch_of_all_work_items_is_one_piece_of_memory_and_its_size_changes_no_bit(device):
@@ -58,7 +59,7 @@ def test_scratch_of_all_work_items_is_one_piece_of_memory_and_its_size_changes_n
 
 @pytest.mark.parametrize("images, size, channels, outs, padding", [(1, (7, 7), 64, 48, 1), (1, (3, 4), 32, 5, 1), (2, (4, 4), 16, 33, 1), (3, (6, 5), 16, 16, 0)])
 def test_few_tiles_take_filters_that_are_given_once(device, images, size, channels, outs, padding):
-    """Forward with a batch norm folded in and a residual, and a transposed convolution; other weights are refused by name."""
+    """Forward with a batch norm folded in, and a transposed convolution; other weights are refused by name."""
     if device.backend != "opencl":
         pytest.skip("the CPU's: test_algorithms.py")
     x = np.random.default_rng(channels).standard_normal((images, channels, *size)).astype(np.float32)

@@ -53,6 +53,7 @@ class Op:
 
     #: output index -> input index whose storage it is written to (an update of a state in place)
     aliases: ClassVar[dict[int, int]] = {}
+
     @property
     def reuses(self) -> tuple[int, ...]:
         """Inputs whose storage output 0 may take over when this is their last use and the sizes agree."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from .conv import clipped, epilogue_arguments, roles
 from .known_devices import INTEL, POCL
 from .pack import fill_panels
 from .sizes import blocks
-from .winograd import each_tile, tile_stride
+from .winograd import LEAST_GAIN, each_tile, tile_stride
 
 TILE = 4
 MOST_TILES = 4  # whose sums of a row of frequencies fit 32 registers
@@ -56,11 +57,13 @@ class WinogradFew(OpenClAlgorithm):
         return three_by_three(g) and tiles_of(target, TILE) <= MOST_TILES and source[3] % CHUNK == 0 and is_fixed(node.inputs[1])
 
     def pays(self, node: Node, device: Device) -> bool:
-        """On CPUs with enough registers, where there are panels for all cores."""
+        """On CPUs with enough registers, where there are panels for all cores, and outputs enough in the tiles."""
         context, (_, _, source, target) = device_context(device), roles(node.op)
         width = context.capabilities.vector_width
-        wide = not context.device.is_gpu and width >= WIDE
-        return wide and source[3] >= 64 and blocks(target[3], width) >= 2 * context.device.compute_units
+        wide = not context.device.is_gpu and width >= WIDE and blocks(target[3], width) >= 2 * context.device.compute_units
+        # A row of frequencies loads an input for each product, and every tap again.
+        cost = frequencies(TILE) * tiles_of(target, TILE) + 9 * (TILE + 2)
+        return wide and source[3] >= 64 and cost < LEAST_GAIN * 9 * math.prod(target[:3])
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         assert isinstance(node.op, Conv | ConvBackwardInput)
