@@ -104,6 +104,11 @@ static int64_t run_task(const struct program *program, const struct unit *unit, 
     return 1;
 }
 
+static void raise_to(int64_t *value, int64_t least) {
+    int64_t seen = __atomic_load_n(value, __ATOMIC_RELAXED);
+    while (seen < least && !__atomic_compare_exchange_n(value, &seen, least, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+}
+
 /* `most`: shares of a unit that there is room for, at least as many as threads in the team. */
 static void run_in_team(struct program *program, const struct unit *units, int64_t count, int64_t most, int profile) {
     const int64_t me = omp_get_thread_num(), threads = omp_get_num_threads();
@@ -121,8 +126,8 @@ static void run_in_team(struct program *program, const struct unit *units, int64
             }
         }
         if (mine) {
-            const int64_t done = __atomic_add_fetch(&progress->done, mine, __ATOMIC_ACQ_REL);
-            if (profile && done == unit->tasks) program->finished[i] = now();
+            if (profile) raise_to(&program->finished[i], now()); /* before others may begin what follows */
+            __atomic_add_fetch(&progress->done, mine, __ATOMIC_ACQ_REL);
         }
         wait_for(&progress->done, unit->tasks);
     }
@@ -164,6 +169,7 @@ int64_t openmp_processors(void) { return 1; }
 void program_run(struct program *program, int64_t threads) { run(program, threads, 0); }
 
 void program_run_profiled(struct program *program, int64_t threads, int64_t *nanoseconds) {
+    for (int64_t i = 0; i < program->step_count; i++) program->finished[i] = 0;
     int64_t last = now();
     run(program, threads, 1);
     for (int64_t i = 0; i < program->step_count; i++) {
