@@ -89,7 +89,7 @@ def test_training_rows_compare_losses_and_gradients(tmp_path: Path) -> None:
 
 
 def test_pytorch_agrees_where_it_is_installed(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="compares with PyTorch")
     made = session.Session(settings(tmp_path, sys.executable))
     for kind in ("inference", "training"):
         result = made.measure(row(kind, "cpu", "torch", batch=2))
@@ -276,7 +276,7 @@ def test_asv_tracks_every_row_of_the_cpu() -> None:
 
 
 def test_asv_finds_the_benchmarks() -> None:
-    discovery = pytest.importorskip("asv_runner.discovery")
+    discovery = pytest.importorskip("asv_runner.discovery", reason="asks asv what it finds")
     found = {benchmark.name for benchmark in discovery.disc_benchmarks(str(ROOT / "benchmarks"))}
     expected = {
         "bench_conv.Conv2d.time_forward",

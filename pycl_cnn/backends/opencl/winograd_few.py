@@ -22,7 +22,7 @@ from .winograd import LEAST_GAIN, each_tile, tile_stride
 TILE = 4
 MOST_TILES = 4  # whose sums of a row of frequencies fit 32 registers
 CHUNK = 16  # channels, of kernels_cl/winograd_few.cl
-WIDE = 16  # lanes of a vector of CPUs that have 32 registers (Arm's have them with 4, and the same work in them)
+WIDE = 16  # lanes of a vector where x86 has 32 registers; on Arm, which has as many, nobody has measured it
 
 
 @dataclass(frozen=True)
