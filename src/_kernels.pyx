@@ -475,12 +475,13 @@ cdef extern from "winograd.h" nogil:
         float alpha, beta
     struct winograd_gradient_members "winograd_gradient_params":
         int64_t tile, kernel, step, short_rows, short_cols, images, rows, cols, channels, out_rows, out_cols, outs, pad_top, pad_left
-        int64_t parts, group_rows, group_block, channel_block, tile_block, transformed
+        int64_t parts, group_rows, group_width, panel_width, group_block, channel_block, tile_block, transformed
     int64_t winograd_gradient_tiles(const winograd_gradient_members *p)
     int64_t winograd_gradient_groups(const winograd_gradient_members *p)
-    int64_t winograd_gradient_inputs_stride(const winograd_gradient_members *p)
-    int64_t winograd_gradient_outputs_stride(const winograd_gradient_members *p)
-    int64_t winograd_gradient_frequencies(const winograd_gradient_members *p)
+    int64_t winograd_gradient_phases(const winograd_gradient_members *p)
+    int64_t winograd_gradient_panels(const winograd_gradient_members *p)
+    int64_t winograd_gradient_inputs(const winograd_gradient_members *p, int64_t tiles, int64_t panels)
+    int64_t winograd_gradient_outputs(const winograd_gradient_members *p, int64_t tiles, int64_t groups)
     int64_t winograd_gradient_tasks(const winograd_gradient_members *p)
     int64_t winograd_gradient_scratch_bytes(const winograd_gradient_members *p)
     int64_t winograd_filters_tasks(const winograd_filters_members *p)
@@ -633,8 +634,9 @@ def winograd_gradient_workspace(bytes params not None):
         raise ValueError(f"[winograd_gradient_workspace] these are not params of winograd_gradient: {len(params)} bytes")
     if not p.transformed:
         return 0, 0
-    return (4 * winograd_gradient_frequencies(p) * winograd_gradient_inputs_stride(p),
-            4 * winograd_gradient_frequencies(p) * winograd_gradient_outputs_stride(p))
+    cdef int64_t tiles = winograd_gradient_tiles(p)
+    return (4 * winograd_gradient_inputs(p, tiles, winograd_gradient_phases(p) * winograd_gradient_panels(p)),
+            4 * winograd_gradient_outputs(p, tiles, winograd_gradient_groups(p)))
 
 
 # Default sizes of tasks. They depend on the sizes of the operation and on the instruction set, never on the number of
@@ -767,10 +769,10 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
     # With fewer tiles than outs the filters are more than the inputs: the panels are shared out.
     if tiles < outs and panels >= FEWEST_TASKS // 2:
         # Filters that are transformed once are fetched while others are multiplied, which is faster; large ones save their memory, where a
-        # panel's are multiplied by many tiles from 32 MiB on. Where each run has its own, tasks that multiply many tiles by a panel
-        # transform its filters themselves; those of phases cost several transforms, which only large ones are worth.
+        # panel's are multiplied by many tiles from 32 MiB on. Where each run has its own, tasks transform those of a panel themselves;
+        # those of phases cost several transforms, which only large ones are worth.
         filters = winograd_products(&form) * outs * channels
-        taps = filters >= 1 << 24 or (tiles >= 32 and filters >= (1 << 23 if fixed else 0 if step == 1 else 1 << 21))
+        taps = filters >= 1 << 24 or (tiles >= 32 and filters >= 1 << 23 if fixed else step == 1 or filters >= 1 << 21)
         block = min(9 * rows, max(4 * rows, tiles * panels // FEWEST_TASKS)) if taps else 4 * rows
         block = conv_blocks(tiles, conv_blocks(tiles, block))
         return {"panel_width": width, "tile_block": block, "panel_block": 1, "transformed": 1, "taps": taps, "few": 0}
@@ -779,11 +781,13 @@ def winograd_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t short_ro
     # for each share. No sum depends on any of this.
     cdef int64_t floats = winograd_side(&form) * winograd_side(&form) * winograd_depth(&form, max(1, channels))
     cdef int64_t most = max(rows, min(3 * rows, 131072 // floats // rows * rows))
-    cdef int64_t processors = openmp_processors()
-    block = max(min(tiles, conv_blocks(rows, 2)), min(most, conv_blocks(tiles, 3 * processors)))
+    cdef int64_t processors = openmp_processors(), least = min(tiles, conv_blocks(rows, 2))
+    block = max(least, min(most, conv_blocks(tiles, 3 * processors)))
     cdef int64_t blocks = conv_blocks(tiles, block)
     if blocks > processors:
         blocks = conv_round(blocks, processors)
+        if conv_blocks(tiles, blocks) < least:
+            blocks -= processors
     block = conv_blocks(tiles, blocks)
     blocks = conv_blocks(tiles, block)
     cdef int64_t panel_blocks = min(panels, conv_blocks(2 * processors, blocks))
@@ -797,12 +801,13 @@ def winograd_gradient_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t
     cdef int64_t rows = tile_rows(isa), groups = conv_blocks(outs, rows), phases = step * step
     if winograd_phases_share(&form, channels):
         phases, channels = 1, 4 * channels
-    cdef int64_t channel_block = min(64, conv_round(channels, panel_width(isa)))
-    cdef int64_t group_block = groups if outs <= 64 else 56 // rows
+    cdef int64_t channel_block = min(64, conv_round(channels, panel_width(isa))), side = winograd_side(&form)
+    # U takes half of a second-level cache of 1 MiB; where it is all that there is, a larger one is better than transforming twice.
+    cdef int64_t group_block = groups if outs <= 64 else conv_blocks(131072 // (side * side * channel_block), rows)
     cdef int64_t blocks = conv_blocks(groups, group_block) * phases * conv_blocks(channels, channel_block)
     cdef int64_t parts = max(1, min(conv_blocks(FEWEST_TASKS, blocks), tiles // 64))
-    return {"parts": parts, "group_rows": rows, "group_block": group_block, "channel_block": channel_block,
-            "tile_block": min(16, tiles), "transformed": blocks > 1}
+    return {"parts": parts, "group_rows": rows, "group_width": conv_round(rows, vector_length(isa)), "panel_width": panel_width(isa),
+            "group_block": group_block, "channel_block": channel_block, "tile_block": min(32, tiles), "transformed": blocks > 1}
 
 
 def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):

@@ -89,24 +89,27 @@ static void gather_phases(const struct winograd_input *p, const float *image, in
 #define TILE 6
 #include "winograd_tile.h"
 #undef TILE
+#define TILE 7
+#include "winograd_tile.h"
+#undef TILE
 #undef TAPS
 #define TAPS 2
 #define TILE 2
-#define POINTS {1}
 #include "winograd_tile.h"
-#undef POINTS
 #undef TILE
 #define TILE 4
-#define POINTS {1, 0.5f}
 #include "winograd_tile.h"
-#undef POINTS
+#undef TILE
+#define TILE 7
+#include "winograd_tile.h"
 #undef TILE
 #undef TAPS
 #define TAPS 4
 #define TILE 4
-#define POINTS {1, 2, 0.5f}
 #include "winograd_tile.h"
-#undef POINTS
+#undef TILE
+#define TILE 6
+#include "winograd_tile.h"
 #undef TILE
 #undef TAPS
 
@@ -130,17 +133,21 @@ struct winograd_transforms {
     void (*filter_gradient)(const float *u, int64_t frequency_stride, vf *taps);
 };
 
+#define EVERY(size) .filters = transform_filters_##size, .input = transform_input_##size, .output = transform_output_##size
+#define OF_PHASES(size) .phases = transform_phases_##size
+#define OF_GRADIENT(size) .gradient = transform_gradient_##size, .filter_gradient = transform_filter_gradient_##size
+
 /* [taps][tile] */
-static const struct winograd_transforms winograd_transforms[5][7] = {
-    [3][2] = {transform_filters_2x3, transform_input_2x3, transform_phases_2x3, transform_output_2x3, NULL, NULL},
-    [3][4] = {transform_filters_4x3, transform_input_4x3, transform_phases_4x3, transform_output_4x3,
-              transform_gradient_4x3, transform_filter_gradient_4x3},
-    [3][6] = {transform_filters_6x3, transform_input_6x3, NULL, transform_output_6x3, NULL, NULL},
-    [2][2] = {transform_filters_2x2, transform_input_2x2, transform_phases_2x2, transform_output_2x2, NULL, NULL},
-    [2][4] = {transform_filters_4x2, transform_input_4x2, transform_phases_4x2, transform_output_4x2,
-              transform_gradient_4x2, transform_filter_gradient_4x2},
-    [4][4] = {transform_filters_4x4, transform_input_4x4, transform_phases_4x4, transform_output_4x4,
-              transform_gradient_4x4, transform_filter_gradient_4x4},
+static const struct winograd_transforms winograd_transforms[5][8] = {
+    [2][2] = {EVERY(2x2), OF_PHASES(2x2)},
+    [2][4] = {EVERY(4x2), OF_PHASES(4x2), OF_GRADIENT(4x2)},
+    [2][7] = {EVERY(7x2), OF_PHASES(7x2), OF_GRADIENT(7x2)},
+    [3][2] = {EVERY(2x3), OF_PHASES(2x3)},
+    [3][4] = {EVERY(4x3), OF_PHASES(4x3), OF_GRADIENT(4x3)},
+    [3][6] = {EVERY(6x3), OF_GRADIENT(6x3)},
+    [3][7] = {EVERY(7x3), OF_GRADIENT(7x3)},
+    [4][4] = {EVERY(4x4), OF_PHASES(4x4), OF_GRADIENT(4x4)},
+    [4][6] = {EVERY(6x4), OF_PHASES(6x4), OF_GRADIENT(6x4)},
 };
 
 static const struct winograd_transforms *transforms_of(const struct winograd_form *f) {

@@ -1,5 +1,5 @@
 /* Winograd's minimal filtering F(t x t, r x r) for convolutions with stride 1 or 2 (Lavin and Gray, "Fast algorithms for convolutional
- * neural networks", 2016). 3x3 and stride 1: tiles of t = 2, 4 or 6 outputs a side, 4/9, 1/4 or 16/81 of the multiplications.
+ * neural networks", 2016). 3x3 and stride 1: tiles of t = 2, 4, 6 or 7 outputs a side, 4/9, 1/4, 16/81 or 9/49 of the multiplications.
  *
  *     tile of (t+2)^2 inputs  d -> V = B^T d B     (t+2)^2 frequencies
  *     filter of 3x3           g -> U = G g G^T     as many, once for each filter
@@ -12,7 +12,7 @@
  * which stream. Few tiles of many channels: the inputs are transformed first, by winograd_inputs, and the tasks share out the
  * filters, so that these are read once. Transformed they are 16/9, 4 or 64/9 times as large. Where they would take up much memory, or
  * every run has its own, a task transforms those of a panel a row of frequencies at a time, when it needs them, and the result stays
- * in its cache. For up to 4 tiles, an image of 8x8 pixels, they are transformed in registers.
+ * in its cache. For up to 4 tiles of 4x4, an image of 8x8 pixels, they are transformed in registers.
  *
  * Stride 2: the input has 4 phases, x[2i + a, 2j + b], and the convolution is the sum of one with stride 1 for each, of every second
  * tap. All phases are transformed and summed up in the products, whose reds are the channels of all phases:
@@ -31,7 +31,8 @@
 
 #include "conv.h"
 
-/* Stride 1: kernels of 3, tiles of 2, 4, 6, and as the phases of an input gradient kernels of 2 to 4; stride 2: kernels of 3 to 6, tiles of 2 and 4; kernels of 7 and 8, tiles of 4. */
+/* Stride 1: kernels of 3, tiles of 2, 4, 6, 7, and as the phases of an input gradient kernels of 2 to 4; stride 2: kernels of 3 to 6, tiles
+ * of 2 and 4; kernels of 7 and 8, tiles of 4. */
 #define WINOGRAD_MEMBERS                                                                                               \
     int64_t tile;   /* outputs a side */                                                                               \
     int64_t kernel; /* taps a side */                                                                                  \
@@ -88,24 +89,23 @@ struct winograd_params {
  * one phase of four times the channels.
  * tasks: winograd_gradient_tasks(); scratch: winograd_gradient_scratch_bytes() */
 struct winograd_gradient_params {
-    WINOGRAD_MEMBERS /* tiles of 4 */
+    WINOGRAD_MEMBERS /* tiles of 4; of 7 with stride 1 */
     int64_t images, rows, cols, channels;
     int64_t out_rows, out_cols, outs;
     int64_t pad_top, pad_left;
     int64_t parts;         /* shares of the tiles, 1 .. tiles */
     int64_t group_rows;    /* outs of a group: rows of the register tile, at most */
+    int64_t group_width;   /* group_rows in whole vectors, which are written */
+    int64_t panel_width;   /* channels of a panel of V */
     int64_t group_block;   /* groups of a task */
     int64_t channel_block; /* channels of a task; a multiple of the panel width */
     int64_t tile_block;    /* tiles that a task transforms and multiplies in one go */
     int64_t transformed;   /* whether there are buffers 3 and 4: where several tasks would transform the same */
 };
 
-/* winograd_gradient_inputs   buffers: 0 x, 1 V [frequency][phase][panel of channels][tile][panel width]; tasks: winograd_gradient_tiles()
- * winograd_gradient_outputs  buffers: 0 dy, 1 Z [frequency][group of outs][part][tile][outs of the group], slack behind each part;
- *                            tasks: winograd_gradient_groups() * parts
+/* winograd_gradient_inputs   buffers: 0 x, 1 V [phase][panel of channels][frequency][tile][panel width]; tasks: winograd_gradient_tiles()
+ * winograd_gradient_outputs  buffers: 0 dy, 1 Z [group of outs][frequency][tile][group width]; tasks: winograd_gradient_groups() * parts
  * No scratch; params: struct winograd_gradient_params */
-
-enum { GRADIENT_SLACK = 16 }; /* floats: whole vectors are written */
 
 /* Taps a side that a phase has at most: r of F(t, r). */
 static inline int64_t winograd_taps(const struct winograd_form *f) { return conv_blocks(f->kernel, f->step); }
@@ -224,29 +224,40 @@ static inline int64_t winograd_gradient_tasks(const struct winograd_gradient_par
            conv_blocks(winograd_gradient_channels(p), p->channel_block);
 }
 
-/* Floats of a phase of V, from a frequency to the next of V, from a group to the next and from a frequency to the next of Z. */
-static inline int64_t winograd_gradient_phase(const struct winograd_gradient_params *p) {
-    return winograd_gradient_tiles(p) * conv_round(winograd_gradient_channels(p), p->channel_block);
+/* Floats from a frequency to the next of V and of Z for so many tiles: of all, or of a task. Frequencies of a panel and of a group are
+ * neighbours, so that a tile's lie in few pages. */
+static inline int64_t winograd_gradient_inputs_stride(const struct winograd_gradient_params *p, int64_t tiles) {
+    return winograd_stride(tiles * p->panel_width);
 }
 
-static inline int64_t winograd_gradient_inputs_stride(const struct winograd_gradient_params *p) {
-    return winograd_stride(winograd_gradient_phases(p) * winograd_gradient_phase(p));
+static inline int64_t winograd_gradient_outputs_stride(const struct winograd_gradient_params *p, int64_t tiles) {
+    return winograd_stride(tiles * p->group_width);
 }
 
-static inline int64_t winograd_gradient_group(const struct winograd_gradient_params *p) {
-    return winograd_gradient_tiles(p) * p->group_rows + p->parts * GRADIENT_SLACK;
+/* Floats from an out to the next of U. */
+static inline int64_t winograd_gradient_out_stride(const struct winograd_gradient_params *p) {
+    return winograd_stride(winograd_gradient_frequencies(p) * p->channel_block);
 }
 
-static inline int64_t winograd_gradient_outputs_stride(const struct winograd_gradient_params *p) {
-    return winograd_stride(winograd_gradient_groups(p) * winograd_gradient_group(p));
+/* Floats of so many panels of V and groups of Z. */
+static inline int64_t winograd_gradient_inputs(const struct winograd_gradient_params *p, int64_t tiles, int64_t panels) {
+    return panels * winograd_gradient_frequencies(p) * winograd_gradient_inputs_stride(p, tiles);
 }
 
-/* The block of U and, unless they are in buffers, transformed inputs and gradients of tile_block tiles. */
+static inline int64_t winograd_gradient_outputs(const struct winograd_gradient_params *p, int64_t tiles, int64_t groups) {
+    return groups * winograd_gradient_frequencies(p) * winograd_gradient_outputs_stride(p, tiles);
+}
+
+/* Panels of V of a phase. */
+static inline int64_t winograd_gradient_panels(const struct winograd_gradient_params *p) {
+    return conv_blocks(winograd_gradient_channels(p), p->panel_width);
+}
+
+/* The block of U and, unless they are in buffers, V and Z of tile_block tiles. */
 static inline int64_t winograd_gradient_scratch_bytes(const struct winograd_gradient_params *p) {
-    const int64_t inputs = winograd_stride(p->tile_block * p->channel_block);
-    const int64_t outputs = winograd_stride(p->group_block * (p->tile_block * p->group_rows + GRADIENT_SLACK));
-    return 4 * winograd_gradient_frequencies(p) * (winograd_stride(p->group_block * p->group_rows * p->channel_block) +
-                                       (p->transformed ? 0 : inputs + outputs));
+    const int64_t inputs = winograd_gradient_inputs(p, p->tile_block, p->channel_block / p->panel_width);
+    const int64_t outputs = winograd_gradient_outputs(p, p->tile_block, p->group_block);
+    return 4 * (p->group_block * p->group_rows * winograd_gradient_out_stride(p) + (p->transformed ? 0 : inputs + outputs));
 }
 
 #endif

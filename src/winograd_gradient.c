@@ -1,10 +1,10 @@
-/* The weight gradient of convolutions with stride 1 and 2 by Winograd's F(4x4, r x r), turned around (see winograd.h).
+/* The weight gradient of convolutions with stride 1 and 2 by Winograd's F(4x4, r x r) and F(7x7, 3x3), turned around (see winograd.h).
  *
  *     task = group_block groups of group_rows outs x channel_block channels of a phase, a share of the tiles
  *       for each tile_block tiles, unless all are transformed before
- *         transform the inputs          V[frequency][panel of channels][tile][NR]  B^T d B
- *         transform the gradients       Z[frequency][group of outs][tile][rows]    A dy A^T
- *         for each frequency            U[frequency][out][channel] += Z^T V        a sum of outer products
+ *         transform the inputs          V[panel of channels][frequency][tile][NR]  B^T d B
+ *         transform the gradients       Z[group of outs][frequency][tile][rows]    A dy A^T
+ *         for each frequency            U[out][frequency][channel] += Z^T V        a sum of outer products
  *       dw = G^T U G                    one transform for each out and channel
  *
  * The block of U stays in the second-level cache for the whole share. */
@@ -28,7 +28,7 @@ static struct range {
     return (struct range){min_i64(all, part * share), min_i64(all, (part + 1) * share)};
 }
 
-/* Inputs of `count` tiles, `channels` channels of a phase from `channel` on, to v[frequency * stride + panel * panel_stride + tile * NR]. */
+/* Inputs of `count` tiles, `channels` channels of a phase from `channel` on, to v[panel * panel_stride + frequency * stride + tile * NR]. */
 static void transform_inputs(const struct winograd_gradient_params *p, const float *x, int64_t phase, int64_t channel, int64_t channels,
                              int64_t first, int64_t count, float *v, int64_t stride, int64_t panel_stride) {
     const struct gradient_tiles tiles = gradient_tiles(p);
@@ -45,12 +45,11 @@ static void transform_inputs(const struct winograd_gradient_params *p, const flo
     }
 }
 
-/* Gradients of `count` tiles, `rows` outs from `out` on, to z[frequency * stride + tile * rows]. Whole vectors: what is written past the
- * rows is the next tile's place, written later, or slack. */
+/* Gradients of `count` tiles, `rows` outs from `out` on, to z[frequency * stride + tile * group_width], in whole vectors. */
 static void transform_gradients(const struct winograd_gradient_params *p, const float *dy, int64_t out, int64_t rows,
                                 int64_t first, int64_t count, float *z, int64_t stride) {
     const struct gradient_tiles tiles = gradient_tiles(p);
-    for (int64_t t = 0; t < count; t++, z += rows) {
+    for (int64_t t = 0; t < count; t++, z += p->group_width) {
         const int64_t tile = first + t, image = tile / (tiles.across * tiles.down);
         const int64_t row = tile / tiles.across % tiles.down * p->tile, col = tile % tiles.across * p->tile;
         transforms_of((const struct winograd_form *)p)
@@ -62,32 +61,33 @@ static void transform_gradients(const struct winograd_gradient_params *p, const 
 void KERNEL(winograd_gradient_inputs)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct winograd_gradient_params *p = params;
+    const int64_t tiles = gradient_tiles(p).all, panels = winograd_gradient_panels(p);
     for (int64_t phase = 0; phase < winograd_gradient_phases(p); phase++)
         transform_inputs(p, buffers[0], phase, 0, winograd_gradient_channels(p), task, 1,
-                         (float *)buffers[1] + phase * winograd_gradient_phase(p) + task * NR, winograd_gradient_inputs_stride(p),
-                         gradient_tiles(p).all * NR);
+                         (float *)buffers[1] + winograd_gradient_inputs(p, tiles, phase * panels) + task * NR,
+                         winograd_gradient_inputs_stride(p, tiles), winograd_gradient_inputs(p, tiles, 1));
 }
 
 void KERNEL(winograd_gradient_outputs)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct winograd_gradient_params *p = params;
-    const int64_t group = task / p->parts, part = task % p->parts, out = group * p->group_rows;
-    const struct range tiles = part_range(p, part);
-    transform_gradients(p, buffers[0], out, min_i64(p->group_rows, p->outs - out), tiles.first, tiles.end - tiles.first,
-                        (float *)buffers[1] + group * winograd_gradient_group(p) + tiles.first * p->group_rows + part * GRADIENT_SLACK,
-                        winograd_gradient_outputs_stride(p));
+    const int64_t group = task / p->parts, out = group * p->group_rows, tiles = gradient_tiles(p).all;
+    const struct range share = part_range(p, task % p->parts);
+    transform_gradients(p, buffers[0], out, min_i64(p->group_rows, p->outs - out), share.first, share.end - share.first,
+                        (float *)buffers[1] + winograd_gradient_outputs(p, tiles, group) + share.first * p->group_width,
+                        winograd_gradient_outputs_stride(p, tiles));
 }
 
 /* dw = G^T U G for each out and channel of a phase: its taps of dw, the first out and channel of which is at dw. */
-static void gradient_filters(const struct winograd_gradient_params *p, const float *u, int64_t stride, int64_t phase, int64_t outs,
-                             int64_t channels, float *dw) {
+static void gradient_filters(const struct winograd_gradient_params *p, const float *u, int64_t phase, int64_t outs, int64_t channels,
+                             float *dw) {
     const struct winograd_form *f = (const struct winograd_form *)p;
     const struct phase_place at = phase_at(f, phase);
     const int64_t kernel = p->kernel, step = p->step, side = winograd_taps(f);
     vf taps[16];
-    for (int64_t o = 0; o < outs; o++, u += p->channel_block, dw += kernel * kernel * p->channels)
+    for (int64_t o = 0; o < outs; o++, u += winograd_gradient_out_stride(p), dw += kernel * kernel * p->channels)
         for (int64_t c = 0; c < channels; c += VL) {
-            transforms_of(f)->filter_gradient(u + c, stride, taps);
+            transforms_of(f)->filter_gradient(u + c, p->channel_block, taps);
             for (int64_t row = at.row; row < kernel; row += step)
                 for (int64_t col = at.col; col < kernel; col += step)
                     vf_store_until(dw + (row * kernel + col) * p->channels, taps[row / step * side + col / step], c, channels);
@@ -95,13 +95,13 @@ static void gradient_filters(const struct winograd_gradient_params *p, const flo
 }
 
 /* The same where the phases' channels are lanes side by side. */
-static void gradient_shared_filters(const struct winograd_gradient_params *p, const float *u, int64_t stride, int64_t outs, float *dw) {
+static void gradient_shared_filters(const struct winograd_gradient_params *p, const float *u, int64_t outs, float *dw) {
     const struct winograd_form *f = (const struct winograd_form *)p;
     const int64_t kernel = p->kernel, side = winograd_taps(f);
     vf taps[16];
-    for (int64_t o = 0; o < outs; o++, u += p->channel_block, dw += kernel * kernel * p->channels)
+    for (int64_t o = 0; o < outs; o++, u += winograd_gradient_out_stride(p), dw += kernel * kernel * p->channels)
         for (int64_t c = 0; c < 4 * p->channels; c += VL) {
-            transforms_of(f)->filter_gradient(u + c, stride, taps);
+            transforms_of(f)->filter_gradient(u + c, p->channel_block, taps);
             for (int64_t lane = 0; lane < min_i64(VL, 4 * p->channels - c); lane++) {
                 const struct phase_place at = phase_at(f, (c + lane) / p->channels);
                 for (int64_t row = at.row; row < kernel; row += 2)
@@ -122,23 +122,17 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
     const int64_t channels = min_i64(p->channel_block, all_channels - channel), outs = min_i64(out_block, p->outs - out);
     const struct range tiles = part_range(p, part);
 
-    const int64_t u_stride = winograd_stride(out_block * p->channel_block);
-    const int64_t side = winograd_side(f), frequencies = side * side;
-    float *u = scratch, *v = u + frequencies * u_stride, *z;
-    int64_t v_stride, v_panel, z_stride, z_group, step;
+    const int64_t side = winograd_side(f), frequencies = side * side, u_stride = winograd_gradient_out_stride(p);
+    const int64_t step = p->transformed ? max_i64(1, tiles.end - tiles.first) : p->tile_block;
+    const int64_t together = p->transformed ? gradient_tiles(p).all : p->tile_block; /* tiles that lie together */
+    const int64_t v_stride = winograd_gradient_inputs_stride(p, together), v_panel = winograd_gradient_inputs(p, together, 1);
+    const int64_t z_stride = winograd_gradient_outputs_stride(p, together), z_group = winograd_gradient_outputs(p, together, 1);
+    float *u = scratch, *v = u + p->group_block * p->group_rows * u_stride, *z = v + p->channel_block / NR * v_panel;
     if (p->transformed) {
-        v_stride = winograd_gradient_inputs_stride(p), v_panel = gradient_tiles(p).all * NR;
-        z_stride = winograd_gradient_outputs_stride(p), z_group = winograd_gradient_group(p);
-        v = (float *)buffers[3] + phase * winograd_gradient_phase(p) + channel / NR * v_panel + tiles.first * NR;
-        z = (float *)buffers[4] + out / p->group_rows * z_group + tiles.first * p->group_rows + part * GRADIENT_SLACK;
-        step = max_i64(1, tiles.end - tiles.first);
-    } else {
-        v_stride = winograd_stride(p->tile_block * p->channel_block), v_panel = p->tile_block * NR;
-        z_group = p->tile_block * p->group_rows + GRADIENT_SLACK, z_stride = winograd_stride(p->group_block * z_group);
-        z = v + frequencies * v_stride;
-        step = p->tile_block;
+        v = (float *)buffers[3] + (phase * winograd_gradient_panels(p) + channel / NR) * v_panel + tiles.first * NR;
+        z = (float *)buffers[4] + out / p->group_rows * z_group + tiles.first * p->group_width;
     }
-    if (tiles.first == tiles.end) memset(u, 0, (size_t)(frequencies * u_stride) * sizeof(float));
+    if (tiles.first == tiles.end) memset(u, 0, (size_t)(outs * u_stride) * sizeof(float));
     for (int64_t first = tiles.first; first < tiles.end; first += step) {
         const int64_t count = min_i64(step, tiles.end - first);
         if (!p->transformed) {
@@ -153,16 +147,15 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
             for (int64_t lane = 0; lane < channels; lane += NR) {
                 gemm_columns_tile *const *sizes = columns_tiles(min_i64(NR, channels - lane));
                 for (int64_t o = 0; o < outs; o += p->group_rows) {
-                    const int64_t rows = min_i64(p->group_rows, outs - o);
-                    const float *panel = v + frequency * v_stride + lane / NR * v_panel;
-                    sizes[rows](count, z + frequency * z_stride + o / p->group_rows * z_group, rows, panel, NR,
-                                u + frequency * u_stride + o * p->channel_block + lane, p->channel_block, first > tiles.first,
-                                panel + PANEL_AHEAD, NR);
+                    const float *panel = v + lane / NR * v_panel + frequency * v_stride;
+                    sizes[min_i64(p->group_rows, outs - o)](count, z + o / p->group_rows * z_group + frequency * z_stride, p->group_width,
+                                                            panel, NR, u + o * u_stride + frequency * p->channel_block + lane, u_stride,
+                                                            first > tiles.first, panel + PANEL_AHEAD, NR);
                 }
             }
         }
     }
     float *dw = (float *)buffers[2] + (part * p->outs + out) * p->kernel * p->kernel * p->channels + channel;
-    if (winograd_phases_share(f, p->channels)) gradient_shared_filters(p, u, u_stride, outs, dw);
-    else gradient_filters(p, u, u_stride, phase, outs, channels, dw);
+    if (winograd_phases_share(f, p->channels)) gradient_shared_filters(p, u, outs, dw);
+    else gradient_filters(p, u, phase, outs, channels, dw);
 }

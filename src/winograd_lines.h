@@ -1,245 +1,163 @@
 /* Template of the transforms of a line of F(TILE, TAPS), by points: the matrices G, B^T and A^T of winograd.h times a line of vectors.
  *
- * 3 taps: the points 0, 1, -1, infinity; from tiles of 4 on also 2, -2; for tiles of 6 also 1/2, -1/2. Other numbers of taps (of
- * phases of strided convolutions): pairs a, -a of POINTS and infinity; the last frequency is that of infinity. With points in pairs
- * of either sign, the rows of B^T come in pairs that share an even and an odd part, and so do those of A^T by parity. */
-#if TAPS == 3
-#define PAIRS (IN / 2)
-
-/* The factor of a frequency's row of G; what is left of G are the powers of its point. */
-ALWAYS_INLINE float NAME(filter_scale)(const int frequency) {
-#if TILE == 2
-    return frequency == 0 || frequency == IN - 1 ? 1 : 0.5f;
-#elif TILE == 4
-    return frequency == 0 ? 0.25f : frequency < 3 ? -1.0f / 6 : frequency < 5 ? 1.0f / 24 : 1;
-#else
-    return frequency == 0 || frequency == IN - 1 ? 1 : frequency < 3 ? -2.0f / 9 : frequency < 5 ? 1.0f / 90 : 8.0f / 45;
-#endif
-}
-
-/* Powers of the points times g, for three vectors that lie `from` apart, written `to` apart (in vectors). */
-ALWAYS_INLINE void NAME(filter_powers)(const vf *g, int64_t from, vf *u, int64_t to) {
-    const vf g0 = g[0], g1 = g[from], g2 = g[2 * from], even = g0 + g2;
-    u[0] = g0;
-    u[to] = even + g1;
-    u[2 * to] = even - g1;
-#if TILE > 2
-    const vf even2 = g0 + 4.0f * g2;
-    u[3 * to] = even2 + 2.0f * g1;
-    u[4 * to] = even2 - 2.0f * g1;
-#endif
-#if TILE > 4
-    const vf half = 4.0f * g0 + g2;
-    u[5 * to] = half + 2.0f * g1;
-    u[6 * to] = half - 2.0f * g1;
-#endif
-    u[(IN - 1) * to] = g2;
-}
-
-/* Rows 2*pair - 1 and 2*pair of B^T d; pair 0: the first and the last row. */
-ALWAYS_INLINE void NAME(input_pair)(const int pair, const vf *d, vf *low, vf *high) {
-#if TILE == 2
-    if (pair == 0) {
-        *low = d[0] - d[2];
-        *high = d[3] - d[1];
-        return;
-    }
-    const vf even = d[2], odd = d[1];
-#elif TILE == 4
-    if (pair == 0) {
-        *low = 4.0f * d[0] - 5.0f * d[2] + d[4];
-        *high = 4.0f * d[1] - 5.0f * d[3] + d[5];
-        return;
-    }
-    const vf even = pair == 1 ? d[4] - 4.0f * d[2] : d[4] - d[2];
-    const vf odd = pair == 1 ? d[3] - 4.0f * d[1] : 2.0f * (d[3] - d[1]);
-#else
-    if (pair == 0) {
-        *low = d[0] - d[6] + 5.25f * (d[4] - d[2]);
-        *high = d[7] - d[1] + 5.25f * (d[3] - d[5]);
-        return;
-    }
-    const vf even = pair == 1   ? d[2] + d[6] - 4.25f * d[4]
-                    : pair == 2 ? d[6] + 0.25f * d[2] - 1.25f * d[4]
-                                : d[6] + 4.0f * d[2] - 5.0f * d[4];
-    const vf odd = pair == 1   ? d[1] + d[5] - 4.25f * d[3]
-                   : pair == 2 ? 0.5f * d[1] - 2.5f * d[3] + 2.0f * d[5]
-                               : 2.0f * d[1] - 2.5f * d[3] + 0.5f * d[5];
-#endif
-    *low = even + odd;
-    *high = even - odd;
-}
-
-/* B^T d of a line of IN vectors. */
-ALWAYS_INLINE void NAME(input_line)(const vf *d, vf *v) {
-    NAME(input_pair)(0, d, &v[0], &v[IN - 1]);
-    UNROLL(4)
-    for (int pair = 1; pair < PAIRS; pair++) NAME(input_pair)(pair, d, &v[2 * pair - 1], &v[2 * pair]);
-}
-
-/* Rows odd, odd + 2, ... of A^T m. */
-ALWAYS_INLINE void NAME(output_rows)(const int odd, const vf *m, vf *y) {
-    const vf one = odd ? m[1] - m[2] : m[1] + m[2];
-#if TILE == 2
-    y[0] = odd ? one + m[3] : m[0] + one;
-#elif TILE == 4
-    const vf two = odd ? m[3] - m[4] : m[3] + m[4];
-    y[0] = odd ? one + 2.0f * two : m[0] + one + two;
-    y[1] = odd ? one + 8.0f * two + m[5] : one + 4.0f * two;
-#else
-    const vf two = odd ? m[3] - m[4] : m[3] + m[4], half = odd ? m[5] - m[6] : m[5] + m[6];
-    y[0] = odd ? one + 2.0f * two + 0.5f * half : m[0] + one + two + half;
-    y[1] = odd ? one + 8.0f * two + 0.125f * half : one + 4.0f * two + 0.25f * half;
-    y[2] = odd ? one + 32.0f * two + 0.03125f * half + m[7] : one + 16.0f * two + 0.0625f * half;
-#endif
-}
-
-/* A^T m of a line of IN vectors. */
-ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
-    vf even[TILE / 2], odd[TILE / 2];
-    NAME(output_rows)(0, m, even);
-    NAME(output_rows)(1, m, odd);
-    UNROLL(3)
-    for (int i = 0; i < TILE / 2; i++) y[2 * i] = even[i], y[2 * i + 1] = odd[i];
-}
-
-#if TILE == 4
-/* A dy for four vectors that lie `from` apart, written `to` apart (in vectors): the adjoint of output_line. */
-ALWAYS_INLINE void NAME(gradient_line)(const vf *y, int64_t from, vf *z, int64_t to) {
-    const vf y0 = y[0], y1 = y[from], y2 = y[2 * from], y3 = y[3 * from];
-    const vf even = y0 + y2, odd = y1 + y3, even2 = y0 + 4.0f * y2, odd2 = 2.0f * y1 + 8.0f * y3;
-    z[0] = y0;
-    z[to] = even + odd;
-    z[2 * to] = even - odd;
-    z[3 * to] = even2 + odd2;
-    z[4 * to] = even2 - odd2;
-    z[5 * to] = y3;
-}
-
-/* G^T u for six vectors: the adjoint of filter_line. */
-ALWAYS_INLINE void NAME(filter_gradient_line)(const vf *u, int64_t from, vf *g, int64_t to) {
-    const vf u0 = u[0], u1 = u[from], u2 = u[2 * from], u3 = u[3 * from], u4 = u[4 * from], u5 = u[5 * from];
-    const vf near = (u1 + u2) * (1.0f / 6), far = u3 + u4;
-    g[0] = u0 * 0.25f - near + far * (1.0f / 24);
-    g[to] = (u2 - u1) * (1.0f / 6) + (u3 - u4) * (1.0f / 12);
-    g[2 * to] = u5 - near + far * (1.0f / 6);
-}
-#endif
-
-#undef PAIRS
-#else /* ---- from POINTS ------------------------------------------------------------------------------------------------ */
-
-/* Toom and Cook's matrices for the points +-a, +-b, +-c and infinity, with N = 2 a (a^2 - b^2) (a^2 - c^2):
- *     G g     (+-a)^u / (+-N) summed over the taps u; at infinity the last tap
- *     B^T d   the coefficients of (x +- a) (x^2 - b^2) (x^2 - c^2); at infinity of the product over all pairs
- *     A^T m   (+-a)^row; infinity is in the last row only */
+ * Toom and Cook's matrices for PAIRS pairs of points a, -a, infinity and, where IN is even, 0. With P the product of (x^2 - b^2) over all
+ * pairs but that of a, and N = 2 a P(a^2), with the point 0 times a:
+ *
+ *                     at +-a                                        at 0, the first              at infinity, the last
+ *     G g             sum of the taps (+-a)^u / (+-N); / N with 0   the first tap / P'(0)        the last tap
+ *     B^T d           coefficients of (x +- a) P; times x with 0    of P' = P (x^2 - a^2)        of P'; times x with 0
+ *     A^T m           (+-a)^row in every row                        1 in the first row           1 in the last row
+ *
+ * With points in pairs of either sign, the rows of B^T come in pairs that share an even and an odd part, and so do those of A^T by
+ * parity. The last frequency is that of infinity: it is that of the last tap. */
+#define ZERO (IN % 2 == 0)
 #define PAIRS ((IN - 1) / 2)
+#if IN < 5
+#define POINTS {1}
+#elif IN == 5
+#define POINTS {1, 0.5f}
+#elif IN == 6
+#define POINTS {1, 2}
+#elif IN < 9
+#define POINTS {1, 2, 0.5f}
+#else /* Of all sixteenths those whose rounding errors are smallest, or close to it: twice those of three pairs and 0, half those with 0. */
+#define POINTS {0.25f, 0.625f, 1.125f, 2.25f}
+#endif
 
 static const float NAME(points)[] = POINTS;
 #define POINT(pair) NAME(points)[(pair) % PAIRS]
 #define SQUARE(pair) (POINT(pair) * POINT(pair))
 
-/* The product over the other pairs of (at - their square). */
-ALWAYS_INLINE float NAME(others)(const int pair, const float at) {
+ALWAYS_INLINE float NAME(power)(const int pair, const int exponent) {
+    float power = 1;
+    UNROLL(8)
+    for (int i = 0; i < exponent; i++) power *= POINT(pair);
+    return power;
+}
+
+/* The product of (at - their square) over all pairs from `first` on but this one. */
+ALWAYS_INLINE float NAME(product)(const int first, const float at) {
     float product = 1;
-    for (int k = 1; k < PAIRS; k++) product *= at - SQUARE(pair + k);
+    UNROLL(4)
+    for (int pair = first; pair < first + PAIRS - 1; pair++) product *= at - SQUARE(pair);
     return product;
 }
 
+/* The factor of a frequency's row of G; what is left of G are the powers of its point. */
 ALWAYS_INLINE float NAME(filter_scale)(const int frequency) {
-    const float a = POINT(frequency / 2);
-    return frequency == IN - 1 ? 1 : (frequency % 2 ? -1 : 1) / (2 * a * NAME(others)(frequency / 2, a * a));
+    if (frequency == IN - 1) return 1;
+    if (ZERO && frequency == 0) return 1 / (NAME(product)(1, 0) * -SQUARE(0));
+    const int pair = (frequency - ZERO) / 2, negative = (frequency - ZERO) % 2;
+    const float a = POINT(pair), scale = 1 / (2 * a * NAME(product)(pair + 1, a * a));
+    return ZERO ? scale / a : negative ? -scale : scale;
 }
 
-ALWAYS_INLINE void NAME(filter_powers)(const vf *g, int64_t from, vf *u, int64_t to) {
-    UNROLL(3)
-    for (int pair = 0; pair < PAIRS; pair++) {
-        const float a = POINT(pair);
-        vf even = g[0], odd = a * g[from];
-#if TAPS == 4
-        even += (a * a) * g[2 * from], odd += (a * a * a) * g[3 * from];
-#endif
-        u[2 * pair * to] = even + odd;
-        u[(2 * pair + 1) * to] = even - odd;
+/* target[0] and target[to]: the sums of count vectors, `from` apart, times powers of a point and of its negative. */
+ALWAYS_INLINE void NAME(at_pair)(const int pair, const int count, const vf *x, int64_t from, vf *target, int64_t to) {
+    vf even = x[0], odd = POINT(pair) * x[from];
+    UNROLL(8)
+    for (int i = 2; i < count; i++) {
+        if (i % 2 == 0) even += NAME(power)(pair, i) * x[i * from];
+        else odd += NAME(power)(pair, i) * x[i * from];
     }
-    u[(IN - 1) * to] = g[(TAPS - 1) * from];
+    target[0] = even + odd;
+    target[to] = even - odd;
 }
 
-/* d[0], d[2], ... times the coefficients of the product over the other pairs of (y - their square). */
-ALWAYS_INLINE vf NAME(without)(const int pair, const vf *d) {
-#if IN == 3
-    (void)pair;
-    return d[0];
-#elif IN == 5
-    return d[2] - SQUARE(pair + 1) * d[0];
-#else
-    return d[4] - (SQUARE(pair + 1) + SQUARE(pair + 2)) * d[2] + SQUARE(pair + 1) * SQUARE(pair + 2) * d[0];
-#endif
+/* The same at all points: the vectors' polynomial, of which infinity has the last. */
+ALWAYS_INLINE void NAME(at_points)(const int count, const vf *x, int64_t from, vf *target, int64_t to) {
+    if (ZERO) target[0] = x[0];
+    UNROLL(4)
+    for (int pair = 0; pair < PAIRS; pair++) NAME(at_pair)(pair, count, x, from, target + (ZERO + 2 * pair) * to, to);
+    target[(IN - 1) * to] = x[(count - 1) * from];
 }
 
-ALWAYS_INLINE void NAME(input_line)(const vf *d, vf *v) {
-    UNROLL(3)
-    for (int pair = 0; pair < PAIRS; pair++) {
-        const vf even = POINT(pair) * NAME(without)(pair, d), odd = NAME(without)(pair, d + 1);
-        v[2 * pair] = odd + even;
-        v[2 * pair + 1] = odd - even;
-    }
-    v[IN - 1] = NAME(without)(0, d + 2) - SQUARE(0) * NAME(without)(0, d);
-}
-
-ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
-    vf even = {0}, odd = {0}, even2 = {0}, odd2 = {0};
-    UNROLL(3)
-    for (int pair = 0; pair < PAIRS; pair++) {
-        const vf sum = m[2 * pair] + m[2 * pair + 1], difference = m[2 * pair] - m[2 * pair + 1];
-        even += sum, odd += POINT(pair) * difference;
-        even2 += SQUARE(pair) * sum, odd2 += POINT(pair) * SQUARE(pair) * difference;
-    }
-    y[0] = even;
-#if TILE == 2
-    y[1] = odd + m[IN - 1];
-#else
-    y[1] = odd, y[2] = even2;
-    y[3] = odd2 + m[IN - 1];
-#endif
-}
-
-#if TILE == 4
-/* A dy for four vectors that lie `from` apart, written `to` apart (in vectors): the adjoint of output_line. */
-ALWAYS_INLINE void NAME(gradient_line)(const vf *y, int64_t from, vf *z, int64_t to) {
-    const vf y0 = y[0], y1 = y[from], y2 = y[2 * from], y3 = y[3 * from];
-    UNROLL(3)
-    for (int pair = 0; pair < PAIRS; pair++) {
-        const vf even = y0 + SQUARE(pair) * y2, odd = POINT(pair) * (y1 + SQUARE(pair) * y3);
-        z[2 * pair * to] = even + odd;
-        z[(2 * pair + 1) * to] = even - odd;
-    }
-    z[(IN - 1) * to] = y3;
-}
-
-/* G^T u for IN vectors: the adjoint of filter_line. */
-ALWAYS_INLINE void NAME(filter_gradient_line)(const vf *u, int64_t from, vf *g, int64_t to) {
-    vf taps[4] = {{0}, {0}, {0}, {0}};
-    UNROLL(3)
-    for (int pair = 0; pair < PAIRS; pair++) {
-        const float a = POINT(pair), scale = 1 / (2 * a * NAME(others)(pair, a * a));
-        const vf plus = u[2 * pair * from], minus = u[(2 * pair + 1) * from];
-        taps[0] += scale * (plus - minus), taps[1] += a * scale * (plus + minus);
-        taps[2] += a * a * scale * (plus - minus), taps[3] += a * a * a * scale * (plus + minus);
-    }
-    taps[TAPS - 1] += u[(IN - 1) * from];
-    for (int tap = 0; tap < TAPS; tap++) g[tap * to] = taps[tap];
-}
-#endif
-
-#undef PAIRS
-#undef POINT
-#undef SQUARE
-#endif
+/* Powers of the points times g, for TAPS vectors that lie `from` apart, written `to` apart (in vectors). */
+ALWAYS_INLINE void NAME(filter_powers)(const vf *g, int64_t from, vf *u, int64_t to) { NAME(at_points)(TAPS, g, from, u, to); }
 
 /* G g. */
 ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t to) {
     NAME(filter_powers)(g, from, u, to);
-    UNROLL(8)
+    UNROLL(9)
     for (int frequency = 0; frequency < IN; frequency++) u[frequency * to] *= NAME(filter_scale)(frequency);
 }
+
+/* d[0], d[2], ... times the coefficients of the product over the other pairs of (y - their square). */
+ALWAYS_INLINE vf NAME(without)(const int pair, const vf *d) {
+#if PAIRS == 1
+    (void)pair;
+    return d[0];
+#elif PAIRS == 2
+    return d[2] - SQUARE(pair + 1) * d[0];
+#else
+    const float a = SQUARE(pair + 1), b = SQUARE(pair + 2);
+#if PAIRS == 3
+    return d[4] - (a + b) * d[2] + a * b * d[0];
+#else
+    const float c = SQUARE(pair + 3);
+    return d[6] - (a + b + c) * d[4] + (a * b + a * c + b * c) * d[2] - a * b * c * d[0];
+#endif
+#endif
+}
+
+/* B^T d of a line of IN vectors. */
+ALWAYS_INLINE void NAME(input_line)(const vf *d, vf *v) {
+    if (ZERO) v[0] = NAME(without)(0, d + 2) - SQUARE(0) * NAME(without)(0, d);
+    d += ZERO;
+    v[IN - 1] = NAME(without)(0, d + 2) - SQUARE(0) * NAME(without)(0, d);
+    UNROLL(4)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const vf even = POINT(pair) * NAME(without)(pair, d), odd = NAME(without)(pair, d + 1);
+        v[ZERO + 2 * pair] = odd + even;
+        v[ZERO + 2 * pair + 1] = odd - even;
+    }
+}
+
+/* A^T m of a line of IN vectors. */
+ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
+    vf sum[PAIRS], difference[PAIRS];
+    UNROLL(4)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const vf plus = m[ZERO + 2 * pair], minus = m[ZERO + 2 * pair + 1];
+        sum[pair] = plus + minus, difference[pair] = plus - minus;
+    }
+    UNROLL(8)
+    for (int row = 0; row < TILE; row++) {
+        const vf *terms = row % 2 ? difference : sum;
+        y[row] = NAME(power)(0, row) * terms[0];
+        UNROLL(4)
+        for (int pair = 1; pair < PAIRS; pair++) y[row] += NAME(power)(pair, row) * terms[pair];
+    }
+    if (ZERO) y[0] += m[0];
+    y[TILE - 1] += m[IN - 1];
+}
+
+#if GRADIENT
+/* A dy of a line of TILE vectors: the adjoint of output_line. */
+ALWAYS_INLINE void NAME(gradient_line)(const vf *y, vf *z) { NAME(at_points)(TILE, y, 1, z, 1); }
+
+/* G^T u of a line of IN vectors, written `to` apart (in vectors): the adjoint of filter_line. */
+ALWAYS_INLINE void NAME(filter_gradient_line)(const vf *u, vf *g, int64_t to) {
+    vf taps[TAPS];
+    UNROLL(4)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const float scale = NAME(filter_scale)(ZERO + 2 * pair);
+        const vf plus = u[ZERO + 2 * pair], minus = u[ZERO + 2 * pair + 1];
+        UNROLL(4)
+        for (int tap = 0; tap < TAPS; tap++) {
+            const vf term = scale * NAME(power)(pair, tap) * (tap % 2 == ZERO ? plus - minus : plus + minus);
+            taps[tap] = pair == 0 ? term : taps[tap] + term;
+        }
+    }
+    if (ZERO) taps[0] += NAME(filter_scale)(0) * u[0];
+    taps[TAPS - 1] += u[IN - 1];
+    UNROLL(4)
+    for (int tap = 0; tap < TAPS; tap++) g[tap * to] = taps[tap];
+}
+#endif
+
+#undef ZERO
+#undef PAIRS
+#undef POINTS
+#undef POINT
+#undef SQUARE

@@ -3,6 +3,8 @@
  * A two-dimensional transform is done in one direction and then in the other, with its half in the first-level cache: a line in
  * registers at a time, so that there are few addresses at once, and what comes from far is read once. */
 #define IN (TILE + TAPS - 1)
+#define GRADIENT (TILE > 2) /* tiles that weight gradients have */
+#define PHASES (TAPS != 3 || TILE < 6) /* and strides of 2 */
 #define NAME_PASTE(name, tile, taps) name##_##tile##x##taps
 #define NAME_EXPAND(name, tile, taps) NAME_PASTE(name, tile, taps)
 #define NAME(name) NAME_EXPAND(name, TILE, TAPS)
@@ -49,6 +51,9 @@ static void NAME(transform_filters)(int64_t row, const struct winograd_taps *p, 
 #if IN > 7
     case 7: NAME(filter_row)(7, p, u, stride, last); break;
 #endif
+#if IN > 8
+    case 8: NAME(filter_row)(8, p, u, stride, last); break;
+#endif
     }
 }
 
@@ -76,18 +81,18 @@ ALWAYS_INLINE void NAME(input_plane)(const float *d, int64_t row_stride, int64_t
     vf half[IN * IN], line[IN], sums[IN];
     UNROLL(1)
     for (int j = 0; j < IN; j++, d += col_stride) {
-        UNROLL(8)
+        UNROLL(9)
         for (int i = 0; i < IN; i++) line[i] = vf_load(d + i * row_stride);
         NAME(input_line)(line, sums);
-        UNROLL(8)
+        UNROLL(9)
         for (int i = 0; i < IN; i++) half[i * IN + j] = sums[i];
     }
     UNROLL(1)
     for (int i = 0; i < IN; i++, target += IN * frequency_stride, ahead += ahead_row) {
-        UNROLL(6)
+        UNROLL(9)
         for (int j = 0; j < TILE; j++) __builtin_prefetch(ahead + j * ahead_col, 0, 2);
         NAME(input_line)(half + i * IN, sums);
-        UNROLL(8)
+        UNROLL(9)
         for (int j = 0; j < IN; j++) vf_store(target + j * frequency_stride, sums[j]);
     }
 }
@@ -121,7 +126,7 @@ static void NAME(transform_input)(const struct winograd_input *p, const float *i
     }
 }
 
-#if TILE < 6 /* which strides of 2 have */
+#if PHASES
 /* The same for all phases of a stride of 2 at once, of few channels: pixels of a line of CHUNK floats. */
 static void NAME(transform_phases)(const struct winograd_input *p, const float *image, int64_t row, int64_t col, float *v,
                                    int64_t frequency_stride, int64_t block, int64_t block_stride) {
@@ -145,10 +150,10 @@ static void NAME(transform_output)(const float *m, int64_t frequency_stride, con
         const float *column = m;
         UNROLL(1)
         for (int j = 0; j < IN; j++, column += frequency_stride) {
-            UNROLL(8)
+            UNROLL(9)
             for (int i = 0; i < IN; i++) line[i] = vf_load(column + i * IN * frequency_stride);
             NAME(output_line)(line, sums);
-            UNROLL(6)
+            UNROLL(9)
             for (int i = 0; i < TILE; i++) half[i * IN + j] = sums[i];
         }
         const vf bias = out.bias ? vf_load_until(out.bias, o, out.lanes) : (vf){0};
@@ -158,7 +163,7 @@ static void NAME(transform_output)(const float *m, int64_t frequency_stride, con
             float *y = out.y + i * row_stride;
             const float *residual = out.residual ? out.residual + i * row_stride : NULL;
             NAME(output_line)(half + i * IN, sums);
-            UNROLL(6)
+            UNROLL(9)
             for (int j = 0; j < TILE; j++) sums[j] += bias;
             if (!whole) {
                 for (int64_t j = out.left; j < out.right; j++) {
@@ -168,10 +173,10 @@ static void NAME(transform_output)(const float *m, int64_t frequency_stride, con
                 continue;
             }
             if (residual) {
-                UNROLL(6)
+                UNROLL(9)
                 for (int j = 0; j < TILE; j++) sums[j] += vf_load(residual + j * col_stride + o);
             }
-            UNROLL(6)
+            UNROLL(9)
             for (int j = 0; j < TILE; j++) { /* Stores wait for their lines one by one: those of the next tile come meanwhile. */
                 __builtin_prefetch(y + (TILE + j) * col_stride + o, 1);
                 vf_store(y + j * col_stride + o, vf_min(high, vf_max(low, sums[j])));
@@ -180,44 +185,64 @@ static void NAME(transform_output)(const float *m, int64_t frequency_stride, con
     }
 }
 
-#if TILE == 4
+#if GRADIENT
 /* ---- the weight gradient: Z = A dy A^T, dw = G^T U G -------------------------------------------------------------------- */
 
 /* Transforms `rows` outs of a tile of dy, of which down x across pixels are inside, row_stride and outs floats apart; frequency f
  * goes to z[f * frequency_stride]. Whole vectors are written. */
 static void NAME(transform_gradient)(const float *dy, int64_t row_stride, int64_t outs, int64_t end, int64_t down, int64_t across,
                                      int64_t rows, float *z, int64_t frequency_stride) {
-    vf d[TILE * TILE], half[IN * TILE], line[IN];
-    if (down < TILE || across < TILE) memset(d, 0, sizeof(d));
+    const int inside = down == TILE && across == TILE;
+    vf padded[TILE * TILE], half[IN * TILE], line[TILE], sums[IN];
+    if (!inside) memset(padded, 0, sizeof(padded));
     for (int64_t o = 0; o < rows; o += VL) {
-        for (int64_t i = 0; i < down; i++)
-            for (int64_t j = 0; j < across; j++) d[i * TILE + j] = vf_load_until(dy + i * row_stride + j * outs, o, end);
-        UNROLL(4)
-        for (int j = 0; j < TILE; j++) NAME(gradient_line)(d + j, TILE, half + j, TILE);
+        const float *d = dy + o;
+        int64_t d_row = row_stride, d_col = outs;
+        if (!inside || o + VL > end) {
+            for (int64_t i = 0; i < down; i++)
+                for (int64_t j = 0; j < across; j++) padded[i * TILE + j] = vf_load_until(dy + i * row_stride + j * outs, o, end);
+            d = (const float *)padded, d_row = TILE * VL, d_col = VL;
+        }
+        UNROLL(1)
+        for (int j = 0; j < TILE; j++, d += d_col) {
+            UNROLL(9)
+            for (int i = 0; i < TILE; i++) line[i] = vf_load(d + i * d_row);
+            NAME(gradient_line)(line, sums);
+            UNROLL(9)
+            for (int i = 0; i < IN; i++) half[i * TILE + j] = sums[i];
+        }
         const float *ahead = dy + TILE * outs + o; /* the next tile's, which lie in lines apart that no processor foresees */
-        UNROLL(8)
-        for (int i = 0; i < IN; i++, ahead += row_stride) {
+        float *target = z + o;
+        UNROLL(1)
+        for (int i = 0; i < IN; i++, target += IN * frequency_stride, ahead += row_stride) {
             if (i < TILE) {
-                UNROLL(4)
+                UNROLL(9)
                 for (int j = 0; j < TILE; j++) __builtin_prefetch(ahead + j * outs);
             }
-            NAME(gradient_line)(half + i * TILE, 1, line, 1);
-            UNROLL(8)
-            for (int j = 0; j < IN; j++) vf_store(z + (i * IN + j) * frequency_stride + o, line[j]);
+            NAME(gradient_line)(half + i * TILE, sums);
+            UNROLL(9)
+            for (int j = 0; j < IN; j++) vf_store(target + j * frequency_stride, sums[j]);
         }
     }
 }
 
 /* A vector of each tap from a vector of each frequency. */
 static void NAME(transform_filter_gradient)(const float *u, int64_t frequency_stride, vf *taps) {
-    vf in[IN * IN], half[TAPS * IN];
-    for (int f = 0; f < IN * IN; f++) in[f] = vf_load(u + f * frequency_stride);
-    for (int j = 0; j < IN; j++) NAME(filter_gradient_line)(in + j, IN, half + j, IN);
-    for (int i = 0; i < TAPS; i++) NAME(filter_gradient_line)(half + i * IN, 1, taps + i * TAPS, 1);
+    vf line[IN], half[TAPS * IN];
+    UNROLL(1)
+    for (int i = 0; i < IN; i++, u += IN * frequency_stride) {
+        UNROLL(9)
+        for (int j = 0; j < IN; j++) line[j] = vf_load(u + j * frequency_stride);
+        NAME(filter_gradient_line)(line, half + i, IN);
+    }
+    UNROLL(4)
+    for (int j = 0; j < TAPS; j++) NAME(filter_gradient_line)(half + j * IN, taps + j, TAPS);
 }
 #endif
 
 #undef IN
+#undef GRADIENT
+#undef PHASES
 #undef NAME_PASTE
 #undef NAME_EXPAND
 #undef NAME

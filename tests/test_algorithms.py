@@ -11,6 +11,7 @@ from helpers.tolerance import assert_within, sum_bound
 import pycl_cnn as pc
 from pycl_cnn.backends import backend
 from pycl_cnn.backends.cpu import _kernels
+from pycl_cnn.backends.cpu.winograd import PHASE_TILES, WHOLE_TILES
 from pycl_cnn.backends.cpu.winograd_filters import TransformFilters
 from pycl_cnn.backends.winograd import tiles_of
 from pycl_cnn.errors import UnsupportedError
@@ -60,6 +61,12 @@ WINOGRAD = 1e-4
 
 def names_of(device, kind):
     return [algorithm.name for algorithm in backend(device.backend).algorithms.get(kind, [])]
+
+
+def tile_of(name):
+    """Outputs a side."""
+    size = name.rpartition("_")[2]
+    return int(size[0]) if size[0].isdigit() else 4
 
 
 def shapes(kind, g):
@@ -123,7 +130,7 @@ def test_winograd_keeps_its_promise_on_the_layers_of_networks(size, channels):
     operands = (np.maximum(x, 0), w / np.float32(3 * np.sqrt(channels)))
     (expected,) = Conv(g).reference(*operands)
     names = [name for name in names_of(pc.device("cpu"), Conv) if "winograd" in name and "strided" not in name]
-    assert len(names) == 3
+    assert len(names) == 4
     for name in names:
         y = run(Conv(g), operands, pc.device("cpu"), {"Conv": name})
         assert np.abs(y - expected).max() <= WINOGRAD * np.abs(expected).max(), name
@@ -157,8 +164,9 @@ def test_winograd_by_phases_keeps_its_promise_on_the_strided_layers_of_networks(
     before = pc.get_num_threads()
     for kind, given, expected in ((Conv, operands, y), (ConvBackwardInput, (dy, operands[1]), dx)):
         names = [name for name in names_of(pc.device("cpu"), kind) if "strided" in name]
-        assert len(names) == 2
-        for name in names if kernel < 7 else names[:1]:
+        names = [name for name in names if tile_of(name) in PHASE_TILES[kernel]]
+        assert len(names) == len(PHASE_TILES[kernel])
+        for name in names:
             results = []
             for threads in (1, 2):
                 pc.set_num_threads(threads)
@@ -168,7 +176,7 @@ def test_winograd_by_phases_keeps_its_promise_on_the_strided_layers_of_networks(
             np.testing.assert_array_equal(*results)
 
 
-@pytest.mark.parametrize("name", ["winograd", "winograd_2x2", "winograd_6x6"])
+@pytest.mark.parametrize("name", ["winograd", "winograd_2x2", "winograd_6x6", "winograd_7x7"])
 @pytest.mark.parametrize("images, size, channels, outs", [(2, (13, 10), (32, 21), 40), (3, (7, 6), (16, 33), 200), (1, (5, 7), (16, 32), 40)], ids=["tiles", "transformed before", "few"])
 @pytest.mark.parametrize("read_twice", [False, True])
 def test_winograd_joins_two_inputs_as_it_reads_them(name, images, size, channels, outs, read_twice):
@@ -242,6 +250,7 @@ def test_winograd_of_few_tiles_takes_filters_as_they_were_loaded(norm):
 GRADIENTS = [
     (2, (34, 33), 70, 130, 3, 1),
     (9, (7, 7), 64, 65, 3, 1),
+    (36, (14, 13), 24, 65, 3, 1),
     (1, (30, 61), 65, 33, 3, 1),
     (2, (69, 66), 70, 130, 3, 2),
     (9, (14, 14), 64, 65, 3, 2),
@@ -259,8 +268,12 @@ def test_winograds_weight_gradient_in_several_blocks_and_parts(images, size, cha
     x, dy = operands_of(np.random.default_rng(outs), g.input_shape, g.output_shape)
     taps = [patch.reshape(-1, channels) for _, patch in patches_in_float64(g, x)]
     expected = np.stack([dy.reshape(-1, outs).T.astype(np.float64) @ tap for tap in taps], 1).reshape(g.weight_shape)
-    dw = run(ConvBackwardWeight(g), (x, dy), pc.device("cpu"), {"ConvBackwardWeight": "winograd" if stride == 1 else "winograd_strided"})
-    assert np.abs(dw - expected).max() <= WINOGRAD * np.abs(expected).max()
+    names = [name for name in names_of(pc.device("cpu"), ConvBackwardWeight) if "winograd" in name and ("strided" in name) == (stride == 2)]
+    names = [name for name in names if tile_of(name) in (WHOLE_TILES if stride == 1 else PHASE_TILES[kernel])]
+    assert names
+    for name in names:
+        dw = run(ConvBackwardWeight(g), (x, dy), pc.device("cpu"), {"ConvBackwardWeight": name})
+        assert np.abs(dw - expected).max() <= WINOGRAD * np.abs(expected).max(), name
 
 
 @pytest.mark.parametrize("transpose_a", [False, True])

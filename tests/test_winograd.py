@@ -153,11 +153,18 @@ def test_tiles_cover_every_image():
 
 def test_layers_of_stride_2_run_by_phases_where_filters_cost_less_than_is_saved():
     """The strided layers of ResNet-18; the last has 49 pixels for filters of 4.5 MiB."""
-    layers = {(3, 64, 7, 224): "winograd_strided", (64, 128, 3, 56): "winograd_strided", (128, 256, 3, 28): "winograd_strided_2x2", (256, 512, 3, 14): "igemm"}
+    layers = {(3, 64, 7, 224): "winograd_strided_6x6", (64, 128, 3, 56): "winograd_strided", (128, 256, 3, 28): "winograd_strided_2x2", (256, 512, 3, 14): "igemm"}
     for (channels, outs, kernel, size), expected in layers.items():
         program = pc.compile(pc.nn.Conv2d(channels, outs, kernel, stride=2, padding=kernel // 2), (1, channels, size, size), device="cpu")
         assert [node.algorithm.name for node in program.plan.graph.nodes() if isinstance(node.op, Conv)] == [expected], (channels, outs)
         assert "stride 2" in program.explain() or expected == "igemm"
+
+
+@pytest.mark.parametrize("channels, size, expected", [(64, 56, "winograd_7x7"), (128, 28, "winograd_7x7"), (64, 54, "winograd_6x6"), (64, 16, "winograd")])
+def test_tiles_fit_the_image(channels, size, expected):
+    program = pc.compile(pc.nn.Conv2d(channels, channels, 3, padding=1), (1, channels, size, size), device="cpu")
+    assert [node.algorithm.name for node in program.plan.graph.nodes() if isinstance(node.op, Conv)] == [expected]
+    assert "of the multiplications" in program.explain()
 
 
 @pytest.mark.parametrize("rejected", [{"groups": 2}, {"stride": (2, 1)}, {"dilation": 2}, {"kernel_size": (3, 4)}, {"kernel_size": 9}], ids=str)

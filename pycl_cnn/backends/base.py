@@ -66,7 +66,7 @@ class Device:
 class Algorithm:
     """One way to do an operation on a backend."""
 
-    name: ClassVar[str]
+    name: str
     #: why it stands where it stands in the table, for explain()
     reason: ClassVar[str] = "the only one"
     #: whether its results are plain sums of products, rounded as such; others are left out by ``precision="exact"``

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from fractions import Fraction
+from typing import Any, ClassVar
 
 from ...geometry import ConvGeometry
 from ...graph import FixedNodes
 from ...ops.base import Op
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ...ops.movement import Concat
-from ..winograd import TILES, filter_view, padding_before, three_by_three, tiles_of
+from ..winograd import TILES, filter_view, frequencies, padding_before, three_by_three, tiles_of
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
@@ -23,8 +24,10 @@ PEAK, TRANSFORM, FILTER_BYTES, HIDDEN = 105.0, 0.13, 20.0, 0.7
 CHUNK = 16  # of src/conv.h: channels that lie together in transformed inputs
 
 
-#: Kernels of stride 2 that are taken, and their tiles.
-PHASE_TILES = {3: (2, 4), 4: (2, 4), 5: (2, 4), 6: (2, 4), 7: (4,), 8: (4,)}
+#: Tiles that there are for kernels of 3 and stride 1, and for kernels of stride 2.
+WHOLE_TILES = (*TILES, 7)
+PHASE_TILES = {3: (2, 4, 7), 4: (2, 4, 7), 5: (2, 4), 6: (2, 4), 7: (4, 6), 8: (4, 6)}
+LEAST_GRADIENT_TILE = 4
 
 
 def phases_taken(g: ConvGeometry, tile: int) -> bool:
@@ -60,13 +63,30 @@ def joined(node: Node) -> tuple[Value, Value] | None:
     return None if first.shape[3] % CHUNK or first is rest else (first, rest)
 
 
-class Winograd(CpuAlgorithm):
-    """F(4x4, 3x3) for stride 1, forward and input gradient (which is a convolution with the filters turned around)."""
+class ByTiles(CpuAlgorithm):
+    """Winograd's method with tiles of tile x tile outputs."""
 
-    tile = 4
-    name = "winograd"
-    reason = "3x3 taps, stride 1: a quarter of the multiplications pays for the transforms"
+    prefix: ClassVar[str]
     exact = False  # the transforms add and subtract before they multiply
+
+    def __init__(self, tile: int):
+        self.tile = tile
+        self.name = self.prefix if tile == 4 else f"{self.prefix}_{tile}x{tile}"
+
+    def _form(self, node: Node) -> Form:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        return Form(self.tile, g.kernel[0], g.stride[0])
+
+    def why(self, node: Node, device: Device) -> str:
+        form = self._form(node)
+        part = Fraction(form.products, (form.tile * form.kernel) ** 2)
+        return f"stride {form.step}, tiles of {form.tile}x{form.tile}: {part} of the multiplications"
+
+
+class Winograd(ByTiles):
+    """F(t x t, 3x3) for stride 1, forward and input gradient (which is a convolution with the filters turned around)."""
+
+    prefix = "winograd"
 
     def supports(self, node: Node, device: Device) -> bool:
         return three_by_three(roles(node.op)[0])
@@ -82,16 +102,12 @@ class Winograd(CpuAlgorithm):
     @staticmethod
     def tiles(form: Form) -> tuple[int, ...]:
         """The tiles that there are for this kernel and stride."""
-        return TILES
+        return WHOLE_TILES
 
     @staticmethod
     def enough(c: int, k: int) -> bool:
         """Whether the channels and outs fill vectors."""
         return c >= 8 and k >= 8
-
-    def _form(self, node: Node) -> Form:
-        g, _, _, _ = roles(node.op)
-        return Form(self.tile, g.kernel[0], g.stride[0])
 
     def _blocks(self, node: Node, fixed: bool) -> dict[str, int]:
         """How the work is cut into tasks. fixed: whether no run changes the filters."""
@@ -100,7 +116,7 @@ class Winograd(CpuAlgorithm):
         return _kernels.winograd_blocks(**self._form(node).members, **sizes, fixed=fixed)
 
     def why(self, node: Node, device: Device) -> str:
-        return f"{self.reason}; joins two inputs as it reads them" if self.joins(node) else self.reason
+        return super().why(node, device) + ("; joins two inputs as it reads them" if self.joins(node) else "")
 
     @staticmethod
     def joins(node: Node) -> tuple[Value, Value] | None:
@@ -169,28 +185,10 @@ class Winograd(CpuAlgorithm):
         return [*calls, conv_launch("winograd", (x, filters, bias, residual, node.outputs[0], inputs, rest), **members)]
 
 
-class SmallWinograd(Winograd):
-    """F(2x2, 3x3): where tiles are so few that reading the filters takes longer than multiplying."""
-
-    tile = 2
-    name = "winograd_2x2"
-    reason = "3x3 taps, stride 1, small images: 4/9 of the multiplications, and few bytes of filters"
-
-
-class LargeWinograd(Winograd):
-    """F(6x6, 3x3): where images are large."""
-
-    tile = 6
-    name = "winograd_6x6"
-    reason = "3x3 taps, stride 1, large images: 16/81 of the multiplications pay for the transforms"
-
-
 class StridedWinograd(Winograd):
-    """F(4x4, 2x2), F(4x4, 3x3) or F(4x4, 4x4) over the four phases of the input, for kernels of 3 to 8, and stride 2."""
+    """F(t x t, r x r) over the four phases of the input, for kernels of 3 to 8 (r = 2 to 4), and stride 2."""
 
-    tile = 4
-    name = "winograd_strided"
-    reason = "stride 2: phases of stride 1 with a quarter to nine sixteenths of the multiplications"
+    prefix = "winograd_strided"
 
     def supports(self, node: Node, device: Device) -> bool:
         return isinstance(node.op, Conv) and phases_taken(node.op.geometry, self.tile)
@@ -206,14 +204,6 @@ class StridedWinograd(Winograd):
     @staticmethod
     def joins(node: Node) -> None:
         return None
-
-
-class SmallStridedWinograd(StridedWinograd):
-    """F(2x2, 2x2) or F(2x2, 3x3) over the four phases: where tiles are so few that reading the filters takes longer than multiplying."""
-
-    tile = 2
-    name = "winograd_strided_2x2"
-    reason = "stride 2, small images: at most 25/36 of the multiplications, and few bytes of filters"
 
 
 @dataclass(frozen=True)
@@ -237,13 +227,10 @@ class OutputAxis:
         return cls(first, max(ends) - first + 1, taps, (even, odd))
 
 
-class StridedWinogradInput(CpuAlgorithm):
+class StridedWinogradInput(ByTiles):
     """Input gradient for kernels of 3 to 8 and stride 2: dy is transformed once, each phase of dx is a convolution of it."""
 
-    tile = 4
-    name = "winograd_strided"
-    reason = "stride 2: phases of the output with a quarter to nine sixteenths of the multiplications"
-    exact = False  # the transforms add and subtract before they multiply
+    prefix = StridedWinograd.prefix
 
     def supports(self, node: Node, device: Device) -> bool:
         return phases_taken(node.op.geometry, self.tile)  # type: ignore[attr-defined]
@@ -268,15 +255,16 @@ class StridedWinogradInput(CpuAlgorithm):
         r = rows.taps[0]
         return [(p, q, Form(self.tile, r, 1, r - rows.taps[p], r - cols.taps[q])) for p in (0, 1) for q in (0, 1)]
 
-    def _blocks(self, g: ConvGeometry) -> dict[str, int]:
+    def _blocks(self, g: ConvGeometry, fixed: bool) -> dict[str, int]:
+        """How the work is cut into tasks. fixed: whether no run changes the filters."""
         rows, cols = self._axes(g)
         tiles = tiles_of((g.batch, rows.outputs, cols.outputs), self.tile)
         form = Form(self.tile, rows.taps[0], 1)
-        return _kernels.winograd_blocks(**form.members, tiles=tiles, outs=g.channels, channels=g.out_channels, shared=True) | {"transformed": 1}
+        return _kernels.winograd_blocks(**form.members, tiles=tiles, outs=g.channels, channels=g.out_channels, shared=True, fixed=fixed) | {"transformed": 1}
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
-        blocks, c = self._blocks(g), g.channels
+        blocks, c = self._blocks(g, fixed=node.inputs[1].node in FixedNodes(graph)), g.channels
         column, row = c, g.kernel[1] * c  # floats from a tap to the next
         filters = []
         with graph.at(node):
@@ -323,7 +311,7 @@ class StridedWinogradInput(CpuAlgorithm):
             "out_step": 2,
             "out_top": rows.places[p],
             "out_left": cols.places[q],
-            **self._blocks(g),
+            **self._blocks(g, fixed=isinstance(node.inputs[1].op, TransformFilters)),
             **epilogue_members(node.op.epilogue),
         }
 
@@ -343,32 +331,24 @@ class StridedWinogradInput(CpuAlgorithm):
         return calls
 
 
-class SmallStridedWinogradInput(StridedWinogradInput):
-    """F(2x2, 2x2) or F(2x2, 3x3) for each phase: where tiles are so few that reading the filters takes longer than multiplying."""
+class WinogradGradient(ByTiles):
+    """Weight gradient of 3x3 convolutions with stride 1: F(t x t, 3x3) turned around."""
 
-    tile = 2
-    name = "winograd_strided_2x2"
-    reason = "stride 2, small images: phases of the output with at most 25/36 of the multiplications, and few bytes of filters"
-
-
-class WinogradGradient(CpuAlgorithm):
-    """Weight gradient of 3x3 convolutions with stride 1: F(4x4, 3x3) turned around."""
-
-    name = "winograd"
-    reason = "3x3 taps, stride 1: a quarter of the multiplications pays for the transforms"
-    exact = False  # the transforms add and subtract before they multiply
+    prefix = Winograd.prefix
 
     def supports(self, node: Node, device: Device) -> bool:
         return three_by_three(node.op.geometry)  # type: ignore[attr-defined]
 
     def pays(self, node: Node, device: Device) -> bool:
+        """Where it has the fewest products of all tiles, and clearly fewer than the direct method."""
         g = node.op.geometry  # type: ignore[attr-defined]
-        wasted = tiles_of(g.output_shape, 4) * 16 / math.prod(g.output_shape[:3])
-        return min(g.channels, g.out_channels) >= 16 and wasted < 1.8
+        products = {tile: frequencies(tile) * tiles_of(g.output_shape, tile) for tile in WHOLE_TILES if tile >= LEAST_GRADIENT_TILE}
+        enough = min(g.channels, g.out_channels) >= 16
+        return enough and products[self.tile] == min(products.values()) < 0.45 * 9 * math.prod(g.output_shape[:3])
 
-    @staticmethod
-    def _members(g: ConvGeometry) -> dict[str, int]:
-        form = Form(4, g.kernel[0], g.stride[0])
+    def _members(self, node: Node) -> dict[str, int]:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        form = self._form(node)
         return {
             **form.members,
             "images": g.batch,
@@ -380,7 +360,7 @@ class WinogradGradient(CpuAlgorithm):
             "outs": g.out_channels,
             "pad_top": g.padding[0][0],
             "pad_left": g.padding[1][0],
-            **_kernels.winograd_gradient_blocks(**form.members, tiles=tiles_of(g.output_shape, 4), outs=g.out_channels, channels=g.channels),
+            **_kernels.winograd_gradient_blocks(**form.members, tiles=tiles_of(g.output_shape, self.tile), outs=g.out_channels, channels=g.channels),
         }
 
     @staticmethod
@@ -391,12 +371,12 @@ class WinogradGradient(CpuAlgorithm):
 
     def workspace(self, node: Node, device: Device) -> int:
         assert isinstance(node.op, ConvBackwardWeight)
-        parts, inputs, outputs = self._sizes(node, self._members(node.op.geometry))
+        parts, inputs, outputs = self._sizes(node, self._members(node))
         return parts + inputs + outputs
 
     def launches(self, node: Node) -> list[Launch]:
         assert isinstance(node.op, ConvBackwardWeight)
-        members, dw = self._members(node.op.geometry), node.outputs[0]
+        members, dw = self._members(node), node.outputs[0]
         x, dy = node.inputs
         parts, inputs, _ = self._sizes(node, members)
         target: Buffer = At(None) if parts else dw
@@ -413,23 +393,28 @@ class WinogradGradient(CpuAlgorithm):
 
 
 class StridedWinogradGradient(WinogradGradient):
-    """Weight gradient for kernels of 3 to 8 and stride 2: F(4x4, 2x2), F(4x4, 3x3) or F(4x4, 4x4) turned around, phase by phase."""
+    """Weight gradient for kernels of 3 to 8 and stride 2: F(t x t, r x r) turned around, phase by phase."""
 
-    name = "winograd_strided"
-    reason = "stride 2: phases of stride 1 with a quarter to nine sixteenths of the multiplications"
+    prefix = StridedWinograd.prefix
 
     def supports(self, node: Node, device: Device) -> bool:
-        return phases_taken(node.op.geometry, 4)  # type: ignore[attr-defined]
+        return phases_taken(node.op.geometry, self.tile)  # type: ignore[attr-defined]
 
     def pays(self, node: Node, device: Device) -> bool:
         g = node.op.geometry  # type: ignore[attr-defined]
-        cost = winograd_cost(Form(4, g.kernel[0], 2), g.channels, g.out_channels, g.output_shape)
-        enough = (g.channels <= 4 or g.channels >= 16) and g.out_channels >= 16
-        return enough and cost < 0.8 * direct_cost(g.kernel[0], g.channels, g.out_channels, g.output_shape)
+        kernel, c, k, target = g.kernel[0], g.channels, g.out_channels, g.output_shape
+        costs = {tile: winograd_cost(Form(tile, kernel, 2), c, k, target) for tile in PHASE_TILES[kernel] if tile >= LEAST_GRADIENT_TILE}
+        enough = (c <= 4 or c >= 16) and k >= 16
+        return enough and costs[self.tile] == min(costs.values()) < 0.8 * direct_cost(kernel, c, k, target)
 
 
+WHOLE = [Winograd(tile) for tile in WHOLE_TILES]
+STRIDED_TILES = sorted({tile for tiles in PHASE_TILES.values() for tile in tiles})
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
-    Conv: [Winograd(), LargeWinograd(), SmallWinograd(), StridedWinograd(), SmallStridedWinograd()],
-    ConvBackwardInput: [Winograd(), LargeWinograd(), SmallWinograd(), StridedWinogradInput(), SmallStridedWinogradInput()],
-    ConvBackwardWeight: [WinogradGradient(), StridedWinogradGradient()],
+    Conv: [*WHOLE, *(StridedWinograd(tile) for tile in STRIDED_TILES)],
+    ConvBackwardInput: [*WHOLE, *(StridedWinogradInput(tile) for tile in STRIDED_TILES)],
+    ConvBackwardWeight: [
+        *(WinogradGradient(tile) for tile in WHOLE_TILES if tile >= LEAST_GRADIENT_TILE),
+        *(StridedWinogradGradient(tile) for tile in STRIDED_TILES if tile >= LEAST_GRADIENT_TILE),
+    ],
 }
