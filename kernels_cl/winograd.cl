@@ -72,16 +72,18 @@ __kernel void winograd_filters(
         }
         for (int red = 0; red < count; ++red) {
             for (int s = 0; s < 3; ++s) {
-#define LOAD_ROW(r) const real g##r = load_private(gathered + (9 * red + 3 * r + s) * VEC);
+#define LOAD_ROW(r) const real d##r = load_private(gathered + (9 * red + 3 * r + s) * VEC);
                 EACH(3, LOAD_ROW)
-#define KEEP_ROW(n, value) store_private(value, half_done + (3 * n + s) * VEC);
-                FILTER_LINE(KEEP_ROW)
+                AT_POINTS(3)
+#define KEEP_ROW(n) store_private(filter_scale(n) * r##n, half_done + (3 * n + s) * VEC);
+                EACH(SIDE, KEEP_ROW)
             }
             for (int n = 0; n < SIDE; ++n) {
-#define LOAD_COLUMN(r) const real g##r = load_private(half_done + (3 * n + r) * VEC);
+#define LOAD_COLUMN(r) const real d##r = load_private(half_done + (3 * n + r) * VEC);
                 EACH(3, LOAD_COLUMN)
-#define STORE_FREQUENCY(k, value) store(value, result + ((SIDE * n + k) * panel_count * reds + red) * width);
-                FILTER_LINE(STORE_FREQUENCY)
+                AT_POINTS(3)
+#define STORE_FREQUENCY(k) store(filter_scale(k) * r##k, result + ((SIDE * n + k) * panel_count * reds + red) * width);
+                EACH(SIDE, STORE_FREQUENCY)
             }
         }
     }

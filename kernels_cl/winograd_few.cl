@@ -30,28 +30,14 @@
 #endif
 #define CHUNK 16
 
-// Frequencies of a line of three taps: powers of the points 0, 1, -1, 2, -2, infinity; and the factors that make them G's.
-#define POWERS_0(g0, g1, g2) (g0)
-#define POWERS_1(g0, g1, g2) (((g0) + (g2)) + (g1))
-#define POWERS_2(g0, g1, g2) (((g0) + (g2)) - (g1))
-#define POWERS_3(g0, g1, g2) (((g0) + 4.0f * (g2)) + 2.0f * (g1))
-#define POWERS_4(g0, g1, g2) (((g0) + 4.0f * (g2)) - 2.0f * (g1))
-#define POWERS_5(g0, g1, g2) (g2)
-#define FACTOR_0 0.25f
-#define FACTOR_1 (-1.0f / 6.0f)
-#define FACTOR_2 (-1.0f / 6.0f)
-#define FACTOR_3 (1.0f / 24.0f)
-#define FACTOR_4 (1.0f / 24.0f)
-#define FACTOR_5 1.0f
-
 #define EACH_COLUMN(F, t) F(t, 0) F(t, 1) F(t, 2) F(t, 3) F(t, 4) F(t, 5)
 #define DECLARE_SUM(t, j) real sum##t##_##j = (real)(0.0f);
 #define DECLARE_SUMS(t) EACH_COLUMN(DECLARE_SUM, t)
-#define ADD_PRODUCT(t, j) sum##t##_##j = multiply_add((real)(inputs[t * TILE_STRIDE + j * CHANNELS + k]), filter##j, sum##t##_##j);
+#define ADD_PRODUCT(t, j) sum##t##_##j = multiply_add((real)(inputs[t * TILE_STRIDE + j * CHANNELS + k]), r##j, sum##t##_##j);
 #define ADD_PRODUCTS(t) EACH_COLUMN(ADD_PRODUCT, t)
 #define KEEP_SUM(t, j) { \
     __global float *sum = sums + (j * TILES + t) * VEC; \
-    const real scaled = sum##t##_##j * (factor * FACTOR_##j); \
+    const real scaled = sum##t##_##j * (factor * filter_scale(j)); \
     store(load(sum) + scaled, sum); \
 }
 #define KEEP_SUMS(t) EACH_COLUMN(KEEP_SUM, t)
@@ -64,18 +50,25 @@
 
 // A row of frequencies of a chunk of channels; each fetches some taps of the next chunk.
 #define TAP(r, s) load(taps + ((3 * r + s) * CHUNK + k) * VEC)
+#define HALF(s, row) \
+    real half##s; \
+    { \
+        const real d0 = TAP(0, s), d1 = TAP(1, s), d2 = TAP(2, s); \
+        AT_POINTS(3) \
+        half##s = r##row; \
+    }
 #define MULTIPLY_ROW(row) { \
     __global const float *inputs = v + row * SIDE * CHANNELS + channel; \
     __global float *sums = m + row * SIDE * TILES * VEC; \
-    const float factor = FACTOR_##row; \
+    const float factor = filter_scale(row); \
     EACH(TILES, DECLARE_SUMS) \
     _Pragma("unroll 1") \
     for (int k = 0; k < CHUNK; ++k) { \
-        const real half0 = POWERS_##row(TAP(0, 0), TAP(1, 0), TAP(2, 0)); \
-        const real half1 = POWERS_##row(TAP(0, 1), TAP(1, 1), TAP(2, 1)); \
-        const real half2 = POWERS_##row(TAP(0, 2), TAP(1, 2), TAP(2, 2)); \
-        const real filter0 = POWERS_0(half0, half1, half2), filter1 = POWERS_1(half0, half1, half2), filter2 = POWERS_2(half0, half1, half2); \
-        const real filter3 = POWERS_3(half0, half1, half2), filter4 = POWERS_4(half0, half1, half2), filter5 = POWERS_5(half0, half1, half2); \
+        HALF(0, row) \
+        HALF(1, row) \
+        HALF(2, row) \
+        const real d0 = half0, d1 = half1, d2 = half2; \
+        AT_POINTS(3) \
         EACH(TILES, ADD_PRODUCTS) \
         fetch(taps + ((9 + row) * CHUNK + k) * VEC); \
         if (row < 3) \

@@ -34,14 +34,16 @@ __kernel void winograd_gradient_output(
             __global const float *at = dy + s * channels + channel;
 #define LOAD_GRADIENT(r) const real d##r = s < columns && r < rows ? load_some(at + r * y_columns * channels, lanes) : (real)(0.0f);
             EACH(TILE, LOAD_GRADIENT)
-#define KEEP_SPREAD(n, value) store_private(value, half_done + (TILE * n + s) * VEC);
-            SPREAD_LINE(KEEP_SPREAD)
+            AT_POINTS(TILE)
+#define KEEP_SPREAD(n) store_private(r##n, half_done + (TILE * n + s) * VEC);
+            EACH(SIDE, KEEP_SPREAD)
         }
         for (int n = 0; n < SIDE; ++n) {
 #define LOAD_SPREAD(s) const real d##s = load_private(half_done + (TILE * n + s) * VEC);
             EACH(TILE, LOAD_SPREAD)
-#define STORE_SPREAD(k, value) store_some(value, w + (SIDE * n + k) * channels + channel, lanes);
-            SPREAD_LINE(STORE_SPREAD)
+            AT_POINTS(TILE)
+#define STORE_SPREAD(k) store_some(r##k, w + (SIDE * n + k) * channels + channel, lanes);
+            EACH(SIDE, STORE_SPREAD)
         }
     }
 }
@@ -63,21 +65,25 @@ __kernel void winograd_gradient_filters(
     for (int channel = first_channel; channel < last_channel; channel += VEC) {
         const int lanes = min(last_channel - channel, VEC);
         for (int s = 0; s < SIDE; ++s) {
-#define START_SUM(r) real d##r = (real)(0.0f);
+#define START_SUM(r) real sum_of##r = (real)(0.0f);
             EACH(SIDE, START_SUM)
             for (int chunk = 0; chunk < chunks; ++chunk) {
                 __global const float *at = u + (chunk * FREQUENCIES + s) * frequency_stride + channel;
-#define ADD_CHUNK(r) d##r += load_some(at + SIDE * r * frequency_stride, lanes);
+#define ADD_CHUNK(r) sum_of##r += load_some(at + SIDE * r * frequency_stride, lanes);
                 EACH(SIDE, ADD_CHUNK)
             }
-#define KEEP_GATHERED(n, value) store_private(value, half_done + (SIDE * n + s) * VEC);
-            GATHER_LINE(KEEP_GATHERED)
+#define SCALE_SUM(r) const real d##r = filter_scale(r) * sum_of##r;
+            EACH(SIDE, SCALE_SUM)
+            FROM_POINTS(3)
+#define KEEP_GATHERED(n) store_private(r##n, half_done + (SIDE * n + s) * VEC);
+            EACH(3, KEEP_GATHERED)
         }
         for (int n = 0; n < 3; ++n) {
-#define LOAD_GATHERED(s) const real d##s = load_private(half_done + (SIDE * n + s) * VEC);
+#define LOAD_GATHERED(s) const real d##s = filter_scale(s) * load_private(half_done + (SIDE * n + s) * VEC);
             EACH(SIDE, LOAD_GATHERED)
-#define STORE_GATHERED(k, value) store_some(value, dw + (3 * n + k) * channels + channel, lanes);
-            GATHER_LINE(STORE_GATHERED)
+            FROM_POINTS(3)
+#define STORE_GATHERED(k) store_some(r##k, dw + (3 * n + k) * channels + channel, lanes);
+            EACH(3, STORE_GATHERED)
         }
     }
 }

@@ -1,15 +1,17 @@
-// Tiles of Winograd's minimal filtering F(TILE x TILE, TAPS x TAPS) and its matrices, line by line, shared by winograd.cl and winograd_gradient.cl
-// (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016, section 4).
+// Tiles of Winograd's minimal filtering F(TILE x TILE, TAPS x TAPS) and its matrices, line by line and by points, shared by the kernels of Winograd's method
+// (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016, section 4; the matrices are Toom and Cook's, as in src/winograd_lines.h).
 //
-// Points: 0, 1, -1, infinity; from TILE 4 on also 2, -2; for 6 also 1/2, -1/2; for 4 TAPS all of these but 0.  Points in pairs of either sign
-// share even and odd parts.
+// The points are PAIRS pairs a, -a, then 0 where SIDE is even, then infinity; each has a frequency, in this order. With V the powers of the points, where
+// infinity has the last only, with P the product of (x^2 - b^2) over all pairs but that of a, and S the factors of filter_scale():
 //
-//   INPUT_LINE    B^T d    SIDE values     FILTER_LINE   G g      SIDE values      each reads d0, d1, ... (FILTER_LINE: g0, g1, g2) and
-//   OUTPUT_LINE   A^T m    TILE values     GATHER_LINE   G^T u    3 values         calls F(n, value) with its results
-//   SPREAD_LINE   A e      SIDE values
+//   A = V, TILE columns      G = S V, TAPS columns      B^T: coefficients of (x +- a) P at +-a, and of (x^2 - a^2) P at 0 and infinity; where
+//                                                       0 is a point, times x but at 0 itself
 //
-// TILE  outputs of a tile at a side; 2, 4 or 6: 4/9, 1/4, 16/81 of the multiplications of the direct method.  Others have no matrices here, and
-//       with more points float32 loses too much.
+//   AT_POINTS(n)     V d      r0, r1, ... r(SIDE-1)  of d0, d1, ... d(n-1)      n: TILE or TAPS.  Each declares its results r0, r1, ...
+//   FROM_POINTS(n)   V^T d    r0, r1, ... r(n-1)     of d0, d1, ... d(SIDE-1)   as constants of the block that it stands in.  Points in pairs
+//   INPUT_LINE       B^T d    r0, r1, ... r(SIDE-1)  of d0, d1, ... d(SIDE-1)   of either sign share even and odd parts.
+//
+// TILE  outputs of a tile at a side; 2, 4, 6 or 7: 4/9, 1/4, 16/81, 9/49 of the multiplications of the direct method.  With more points float32 loses too much.
 // TAPS  of a filter at a side: 3, or 4 with TILE 4: a phase of a 7x7 convolution with stride 2 (winograd_fused.cl), whose filters the host transforms.
 #ifndef TILE
 #define TILE 4
@@ -18,168 +20,152 @@
 #define TAPS 3
 #endif
 
-#if TAPS == 4
-
-#define SIDE 7
-#define INPUT_LINE(F) { \
-    const real even = d4 - 4.25f * d2 + d0, odd = d5 - 4.25f * d3 + d1; \
-    const real far_even = 2.0f * d4 - 2.5f * d2 + 0.5f * d0, far_odd = d5 - 1.25f * d3 + 0.25f * d1; \
-    const real half_even = 0.5f * d4 - 2.5f * d2 + 2.0f * d0, half_odd = d5 - 5.0f * d3 + 4.0f * d1; \
-    F(0, odd + even) \
-    F(1, odd - even) \
-    F(2, far_odd + far_even) \
-    F(3, far_odd - far_even) \
-    F(4, half_odd + half_even) \
-    F(5, half_odd - half_even) \
-    F(6, d6 - d0 + 5.25f * (d2 - d4)) \
-}
-#define OUTPUT_LINE(F) { \
-    const real sum1 = d0 + d1, difference1 = d0 - d1, sum2 = d2 + d3, difference2 = d2 - d3, sum3 = d4 + d5, difference3 = d4 - d5; \
-    F(0, sum1 + sum2 + sum3) \
-    F(1, difference1 + 2.0f * difference2 + 0.5f * difference3) \
-    F(2, sum1 + 4.0f * sum2 + 0.25f * sum3) \
-    F(3, difference1 + 8.0f * difference2 + 0.125f * difference3 + d6) \
-}
-
-#elif TILE == 2
-
+#if TILE + TAPS == 5
 #define SIDE 4
-#define INPUT_LINE(F) { \
-    F(0, d0 - d2) \
-    F(1, d2 + d1) \
-    F(2, d2 - d1) \
-    F(3, d3 - d1) \
-}
-#define OUTPUT_LINE(F) { \
-    F(0, d0 + d1 + d2) \
-    F(1, d1 - d2 + d3) \
-}
-#define FILTER_LINE(F) { \
-    const real even = (g0 + g2) * 0.5f, odd = g1 * 0.5f; \
-    F(0, g0) \
-    F(1, even + odd) \
-    F(2, even - odd) \
-    F(3, g2) \
-}
-#define SPREAD_LINE(F) { \
-    F(0, d0) \
-    F(1, d0 + d1) \
-    F(2, d0 - d1) \
-    F(3, d1) \
-}
-#define GATHER_LINE(F) { \
-    const real near = (d1 + d2) * 0.5f; \
-    F(0, d0 + near) \
-    F(1, (d1 - d2) * 0.5f) \
-    F(2, near + d3) \
-}
-
-#elif TILE == 4
-
+#define PAIRS 1
+#define ZERO 2
+#define INFINITE 3
+#elif TILE + TAPS == 7
 #define SIDE 6
-#define INPUT_LINE(F) { \
-    const real even = d4 - 4.0f * d2, odd = d3 - 4.0f * d1, near = d4 - d2, far = 2.0f * (d3 - d1); \
-    F(0, 4.0f * d0 - 5.0f * d2 + d4) \
-    F(1, even + odd) \
-    F(2, even - odd) \
-    F(3, near + far) \
-    F(4, near - far) \
-    F(5, 4.0f * d1 - 5.0f * d3 + d5) \
-}
-#define OUTPUT_LINE(F) { \
-    const real sum1 = d1 + d2, difference1 = d1 - d2, sum2 = d3 + d4, difference2 = d3 - d4; \
-    F(0, d0 + sum1 + sum2) \
-    F(1, difference1 + 2.0f * difference2) \
-    F(2, sum1 + 4.0f * sum2) \
-    F(3, difference1 + 8.0f * difference2 + d5) \
-}
-#define FILTER_LINE(F) { \
-    const real even = (g0 + g2) * (1.0f / 6.0f), odd = g1 * (1.0f / 6.0f); \
-    const real half_even = g0 * (1.0f / 24.0f) + g2 * (1.0f / 6.0f), half_odd = g1 * (1.0f / 12.0f); \
-    F(0, g0 * 0.25f) \
-    F(1, -even - odd) \
-    F(2, odd - even) \
-    F(3, half_even + half_odd) \
-    F(4, half_even - half_odd) \
-    F(5, g2) \
-}
-#define SPREAD_LINE(F) { \
-    const real even = d0 + d2, odd = d1 + d3, far_even = d0 + 4.0f * d2, far_odd = 2.0f * d1 + 8.0f * d3; \
-    F(0, d0) \
-    F(1, even + odd) \
-    F(2, even - odd) \
-    F(3, far_even + far_odd) \
-    F(4, far_even - far_odd) \
-    F(5, d3) \
-}
-#define GATHER_LINE(F) { \
-    const real near = (d1 + d2) * (1.0f / 6.0f), far = d3 + d4; \
-    F(0, d0 * 0.25f - near + far * (1.0f / 24.0f)) \
-    F(1, (d2 - d1) * (1.0f / 6.0f) + (d3 - d4) * (1.0f / 12.0f)) \
-    F(2, far * (1.0f / 6.0f) - near + d5) \
-}
-
-#else
-
+#define PAIRS 2
+#define ZERO 4
+#define INFINITE 5
+#elif TILE + TAPS == 8
+#define SIDE 7
+#define PAIRS 3
+#define INFINITE 6
+#elif TILE + TAPS == 9
 #define SIDE 8
-#define INPUT_LINE(F) { \
-    const real even = d2 + d6 - 4.25f * d4, odd = d1 + d5 - 4.25f * d3; \
-    const real far_even = 0.25f * d2 - 1.25f * d4 + d6, far_odd = 0.5f * d1 - 2.5f * d3 + 2.0f * d5; \
-    const real half_even = 4.0f * d2 - 5.0f * d4 + d6, half_odd = 2.0f * d1 - 2.5f * d3 + 0.5f * d5; \
-    F(0, d0 - d6 + 5.25f * (d4 - d2)) \
-    F(1, even + odd) \
-    F(2, even - odd) \
-    F(3, far_even + far_odd) \
-    F(4, far_even - far_odd) \
-    F(5, half_even + half_odd) \
-    F(6, half_even - half_odd) \
-    F(7, d7 - d1 + 5.25f * (d3 - d5)) \
-}
-#define OUTPUT_LINE(F) { \
-    const real sum1 = d1 + d2, difference1 = d1 - d2, sum2 = d3 + d4, difference2 = d3 - d4, sum3 = d5 + d6, difference3 = d5 - d6; \
-    F(0, d0 + sum1 + sum2 + sum3) \
-    F(1, difference1 + 2.0f * difference2 + 0.5f * difference3) \
-    F(2, sum1 + 4.0f * sum2 + 0.25f * sum3) \
-    F(3, difference1 + 8.0f * difference2 + 0.125f * difference3) \
-    F(4, sum1 + 16.0f * sum2 + 0.0625f * sum3) \
-    F(5, difference1 + 32.0f * difference2 + 0.03125f * difference3 + d7) \
-}
-#define FILTER_LINE(F) { \
-    const real even = (g0 + g2) * (2.0f / 9.0f), odd = g1 * (2.0f / 9.0f); \
-    const real far_even = g0 * (1.0f / 90.0f) + g2 * (2.0f / 45.0f), far_odd = g1 * (1.0f / 45.0f); \
-    const real half_even = g0 * (32.0f / 45.0f) + g2 * (8.0f / 45.0f), half_odd = g1 * (16.0f / 45.0f); \
-    F(0, g0) \
-    F(1, -even - odd) \
-    F(2, odd - even) \
-    F(3, far_even + far_odd) \
-    F(4, far_even - far_odd) \
-    F(5, half_even + half_odd) \
-    F(6, half_even - half_odd) \
-    F(7, g2) \
-}
-#define SPREAD_LINE(F) { \
-    const real even = d0 + d2 + d4, odd = d1 + d3 + d5; \
-    const real far_even = d0 + 4.0f * d2 + 16.0f * d4, far_odd = 2.0f * d1 + 8.0f * d3 + 32.0f * d5; \
-    const real half_even = d0 + 0.25f * d2 + 0.0625f * d4, half_odd = 0.5f * d1 + 0.125f * d3 + 0.03125f * d5; \
-    F(0, d0) \
-    F(1, even + odd) \
-    F(2, even - odd) \
-    F(3, far_even + far_odd) \
-    F(4, far_even - far_odd) \
-    F(5, half_even + half_odd) \
-    F(6, half_even - half_odd) \
-    F(7, d5) \
-}
-#define GATHER_LINE(F) { \
-    const real near = (d1 + d2) * (2.0f / 9.0f), far = d3 + d4, half_way = d5 + d6; \
-    F(0, d0 - near + far * (1.0f / 90.0f) + half_way * (32.0f / 45.0f)) \
-    F(1, (d2 - d1) * (2.0f / 9.0f) + (d3 - d4) * (1.0f / 45.0f) + (d5 - d6) * (16.0f / 45.0f)) \
-    F(2, far * (2.0f / 45.0f) + half_way * (8.0f / 45.0f) - near + d7) \
-}
+#define PAIRS 3
+#define ZERO 6
+#define INFINITE 7
+#else
+#define SIDE 9
+#define PAIRS 4
+#define INFINITE 8
+#endif
+#define FREQUENCIES (SIDE * SIDE)
 
+#if PAIRS < 4
+#define POINT_0 1.0f
+#define POINT_1 2.0f
+#define POINT_2 0.5f
+#else  // Of all sixteenths those whose rounding errors are smallest, or close to it: twice those of three pairs and 0.
+#define POINT_0 0.25f
+#define POINT_1 0.625f
+#define POINT_2 1.125f
+#define POINT_3 2.25f
+#endif
+#define SQUARE_0 (POINT_0 * POINT_0)
+#define SQUARE_1 (POINT_1 * POINT_1)
+#define SQUARE_2 (POINT_2 * POINT_2)
+#define SQUARE_3 (POINT_3 * POINT_3)
+
+// F(n, pair, frequency of a, frequency of -a, a, squares of the other pairs) for each pair; POLYNOMIAL: x0, x1, ... times the coefficients of the product of
+// (y - square) over these squares, which is P for y = x^2; TERMS: a sum over the pairs.
+#define EACH_PAIR_1(F, n) F(n, 0, 0, 1, POINT_0, SQUARE_1, SQUARE_2, SQUARE_3)
+#define EACH_PAIR_2(F, n) EACH_PAIR_1(F, n) F(n, 1, 2, 3, POINT_1, SQUARE_0, SQUARE_2, SQUARE_3)
+#define EACH_PAIR_3(F, n) EACH_PAIR_2(F, n) F(n, 2, 4, 5, POINT_2, SQUARE_0, SQUARE_1, SQUARE_3)
+#define EACH_PAIR_4(F, n) EACH_PAIR_3(F, n) F(n, 3, 6, 7, POINT_3, SQUARE_0, SQUARE_1, SQUARE_2)
+#if PAIRS == 1
+#define EACH_PAIR(F, n) EACH_PAIR_1(F, n)
+#define POLYNOMIAL(b, c, e, x0, x1, x2, x3) (x0)
+#define TERMS(row) TERM(row, 0)
+#elif PAIRS == 2
+#define EACH_PAIR(F, n) EACH_PAIR_2(F, n)
+#define POLYNOMIAL(b, c, e, x0, x1, x2, x3) (x1 - b * x0)
+#define TERMS(row) TERM(row, 0) + TERM(row, 1)
+#elif PAIRS == 3
+#define EACH_PAIR(F, n) EACH_PAIR_3(F, n)
+#define POLYNOMIAL(b, c, e, x0, x1, x2, x3) (x2 - (b + c) * x1 + b * c * x0)
+#define TERMS(row) TERM(row, 0) + TERM(row, 1) + TERM(row, 2)
+#else
+#define EACH_PAIR(F, n) EACH_PAIR_4(F, n)
+#define POLYNOMIAL(b, c, e, x0, x1, x2, x3) (x3 - (b + c + e) * x2 + (b * c + b * e + c * e) * x1 - b * c * e * x0)
+#define TERMS(row) TERM(row, 0) + TERM(row, 1) + TERM(row, 2) + TERM(row, 3)
+#endif
+#define WITHOUT_0(x0, x1, x2, x3) POLYNOMIAL(SQUARE_1, SQUARE_2, SQUARE_3, x0, x1, x2, x3)
+
+#ifdef ZERO
+#define INPUT_PAIR(n, pair, plus, minus, a, b, c, e) \
+    const real even##pair = a * POLYNOMIAL(b, c, e, d1, d3, d5, d7), odd##pair = POLYNOMIAL(b, c, e, d2, d4, d6, d8); \
+    const real r##plus = odd##pair + even##pair, r##minus = odd##pair - even##pair;
+#define INPUT_LINE \
+    EACH_PAIR(INPUT_PAIR, SIDE) \
+    const real JOIN(r, ZERO) = WITHOUT_0(d2, d4, d6, d8) - SQUARE_0 * WITHOUT_0(d0, d2, d4, d6); \
+    const real JOIN(r, INFINITE) = WITHOUT_0(d3, d5, d7, d9) - SQUARE_0 * WITHOUT_0(d1, d3, d5, d7);
+#define AT_ZERO const real JOIN(r, ZERO) = d0;
+#define PLUS_ZERO + JOIN(d, ZERO)
+#else
+#define INPUT_PAIR(n, pair, plus, minus, a, b, c, e) \
+    const real even##pair = a * POLYNOMIAL(b, c, e, d0, d2, d4, d6), odd##pair = POLYNOMIAL(b, c, e, d1, d3, d5, d7); \
+    const real r##plus = odd##pair + even##pair, r##minus = odd##pair - even##pair;
+#define INPUT_LINE \
+    EACH_PAIR(INPUT_PAIR, SIDE) \
+    const real JOIN(r, INFINITE) = WITHOUT_0(d2, d4, d6, d8) - SQUARE_0 * WITHOUT_0(d0, d2, d4, d6);
+#define AT_ZERO
+#define PLUS_ZERO
 #endif
 
-#define FREQUENCIES (SIDE * SIDE)
+// Sums of d0, d2, ... and d1, d3, ... of n values, times powers of a square.
+#define EVEN_2(square) d0
+#define EVEN_3(square) (d0 + square * d2)
+#define EVEN_4(square) EVEN_3(square)
+#define EVEN_6(square) (d0 + square * d2 + square * square * d4)
+#define EVEN_7(square) (d0 + square * d2 + square * square * d4 + square * square * square * d6)
+#define ODD_2(square) d1
+#define ODD_3(square) d1
+#define ODD_4(square) (d1 + square * d3)
+#define ODD_6(square) (d1 + square * d3 + square * square * d5)
+#define ODD_7(square) ODD_6(square)
+#define LAST_OF_2 1
+#define LAST_OF_3 2
+#define LAST_OF_4 3
+#define LAST_OF_6 5
+#define LAST_OF_7 6
+
+#define AT_PAIR(n, pair, plus, minus, a, b, c, e) \
+    const real even##pair = JOIN(EVEN_, n)((a * a)), odd##pair = a * JOIN(ODD_, n)((a * a)); \
+    const real r##plus = even##pair + odd##pair, r##minus = even##pair - odd##pair;
+#define AT_POINTS(n) EACH_PAIR(AT_PAIR, n) AT_ZERO const real JOIN(r, INFINITE) = JOIN(d, JOIN(LAST_OF_, n));
+
+#define POWER_0(pair) 1.0f
+#define POWER_1(pair) POINT_##pair
+#define POWER_2(pair) (POINT_##pair * POINT_##pair)
+#define POWER_3(pair) (POWER_2(pair) * POINT_##pair)
+#define POWER_4(pair) (POWER_2(pair) * POWER_2(pair))
+#define POWER_5(pair) (POWER_4(pair) * POINT_##pair)
+#define POWER_6(pair) (POWER_4(pair) * POWER_2(pair))
+#define TERM(row, pair) POWER_##row(pair) * ((row) % 2 ? difference##pair : sum##pair)
+#define FROM_PAIR(n, pair, plus, minus, a, b, c, e) const real sum##pair = d##plus + d##minus, difference##pair = d##plus - d##minus;
+#define FROM_ROW(row) const real r##row = TERMS(row);
+#define ROWS_FROM_1_BEFORE_1
+#define ROWS_FROM_1_BEFORE_2 FROM_ROW(1)
+#define ROWS_FROM_1_BEFORE_3 FROM_ROW(1) FROM_ROW(2)
+#define ROWS_FROM_1_BEFORE_5 ROWS_FROM_1_BEFORE_3 FROM_ROW(3) FROM_ROW(4)
+#define ROWS_FROM_1_BEFORE_6 ROWS_FROM_1_BEFORE_5 FROM_ROW(5)
+#define LAST_ROW_OF(row) const real JOIN(r, row) = TERMS(row) + JOIN(d, INFINITE);
+#define FROM_POINTS(n) \
+    EACH_PAIR(FROM_PAIR, n) \
+    const real r0 = TERMS(0) PLUS_ZERO; \
+    JOIN(ROWS_FROM_1_BEFORE_, JOIN(LAST_OF_, n)) \
+    LAST_ROW_OF(JOIN(LAST_OF_, n))
+
+// What makes the powers of a frequency's point its row of G.
+inline float filter_scale(const int frequency) {
+#ifdef ZERO
+#define SIGN(negative, a) (1.0f / a)
+    if (frequency == ZERO)
+        return -1.0f / (SQUARE_0 * POLYNOMIAL(SQUARE_1, SQUARE_2, SQUARE_3, 1.0f, 0.0f, 0.0f, 0.0f));
+#else
+#define SIGN(negative, a) (negative ? -1.0f : 1.0f)
+#endif
+#define PAIR_SCALE(n, pair, plus, minus, a, b, c, e) \
+    if (frequency / 2 == pair) \
+        return SIGN(frequency % 2, a) / (2.0f * a * POLYNOMIAL(b, c, e, 1.0f, (a * a), (a * a * a * a), (a * a * a * a * a * a)));
+    EACH_PAIR(PAIR_SCALE, SIDE)
+    return 1.0f;
+}
 
 // Image, row and column of a tile's first output.
 typedef struct { int image, row, column; } corner_of_tile;

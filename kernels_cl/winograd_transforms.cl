@@ -28,14 +28,16 @@ inline void transform_input(
                 d##r = (real)(0.0f);
             EACH(SIDE, LOAD_CHECKED)
         }
-#define KEEP_INPUT(n, value) store_private(value, half_done + (SIDE * n + s) * VEC);
-        INPUT_LINE(KEEP_INPUT)
+        INPUT_LINE
+#define KEEP_INPUT(n) store_private(r##n, half_done + (SIDE * n + s) * VEC);
+        EACH(SIDE, KEEP_INPUT)
     }
     for (int n = 0; n < SIDE; ++n) {
 #define LOAD_LINE(s) const real d##s = load_private(half_done + (SIDE * n + s) * VEC);
         EACH(SIDE, LOAD_LINE)
-#define STORE_INPUT(k, value) store_some(value, v + (SIDE * n + k) * frequency_stride, lanes);
-        INPUT_LINE(STORE_INPUT)
+        INPUT_LINE
+#define STORE_INPUT(k) store_some(r##k, v + (SIDE * n + k) * frequency_stride, lanes);
+        EACH(SIDE, STORE_INPUT)
     }
 }
 
@@ -81,12 +83,14 @@ inline void transform_phases(
         for (int s = 0; s < SIDE; ++s) {
 #define LOAD_PIXEL(r) const real d##r = load_private(pixels + (SIDE * r + s) * PHASE_LANES + lane);
             EACH(SIDE, LOAD_PIXEL)
-            INPUT_LINE(KEEP_INPUT)
+            INPUT_LINE
+            EACH(SIDE, KEEP_INPUT)
         }
         for (int n = 0; n < SIDE; ++n) {
             EACH(SIDE, LOAD_LINE)
-#define STORE_PHASES(k, value) store(value, v + (SIDE * n + k) * frequency_stride + lane);
-            INPUT_LINE(STORE_PHASES)
+            INPUT_LINE
+#define STORE_PHASES(k) store(r##k, v + (SIDE * n + k) * frequency_stride + lane);
+            EACH(SIDE, STORE_PHASES)
         }
     }
 }
@@ -106,13 +110,15 @@ inline void transform_output(
     for (int s = 0; s < SIDE; ++s) {
 #define LOAD_PRODUCT(r) const real d##r = load_some(m + (SIDE * r + s) * frequency_stride, lanes);
         EACH(SIDE, LOAD_PRODUCT)
-#define KEEP_OUTPUT(n, value) store_private(value, half_done + (SIDE * n + s) * VEC);
-        OUTPUT_LINE(KEEP_OUTPUT)
+        FROM_POINTS(TILE)
+#define KEEP_OUTPUT(n) store_private(r##n, half_done + (SIDE * n + s) * VEC);
+        EACH(TILE, KEEP_OUTPUT)
     }
     for (int n = 0; n < rows; ++n) {
         EACH(SIDE, LOAD_LINE)
-#define KEEP_RESULT(k, value) store_private(value, results + k * VEC);
-        OUTPUT_LINE(KEEP_RESULT)
+        FROM_POINTS(TILE)
+#define KEEP_RESULT(k) store_private(r##k, results + k * VEC);
+        EACH(TILE, KEEP_RESULT)
         for (int k = 0; k < columns; ++k) {
             const int place = first_place + (n * y_columns + k) * channels;
             real value = load_private(results + k * VEC) + bias;

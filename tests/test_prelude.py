@@ -106,7 +106,8 @@ def test_transformed_filters_are_those_of_the_method(tile, taps):
     filters = array(taps**2, 5, seed=3).astype(np.float64)
     side = tile + taps - 1
     got = transformed_filters(filters.astype(np.float32), tile).reshape(side, side, 5)
-    points = [1, -1, 2, -2, 0.5, -0.5] if taps == 4 else [0, 1, -1, 2, -2, 0.5, -0.5][: tile + 1]
+    pairs = [1, 2, 1 / 2][: (side - 1) // 2] if side < 9 else [1 / 4, 5 / 8, 9 / 8, 9 / 4]
+    points = [sign * pair for pair in pairs for sign in (1, -1)] + [0] * (side % 2 == 0)
     scale = [1 / np.prod([p - q for q in points if q != p]) for p in points]
     for a, b in itertools.product(range(side - 1), repeat=2):
         value = sum(filters[taps * r + s] * points[a] ** r * points[b] ** s for r in range(taps) for s in range(taps))

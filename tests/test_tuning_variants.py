@@ -37,7 +37,7 @@ LIMITS = st.builds(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@given(sizes=st.tuples(SIZES, SIZES, SIZES, SIZES, SIZES), limits=LIMITS)
+@given(sizes=st.tuples(SIZES, SIZES, SIZES, SIZES, SIZES, SIZES), limits=LIMITS)
 def test_what_is_chosen_without_knowledge_is_allowed(name, sizes, limits):
     family, names = FAMILIES[name]
     problem = Problem.of(name, **dict(zip(names, sizes, strict=False)))

@@ -14,7 +14,7 @@ import numpy as np
 from ..geometry import ConvGeometry
 from ..ops.conv import Conv, ConvBackwardInput
 
-TILES = (2, 4, 6)  # outputs a side
+TILES = (2, 4, 6, 7)  # outputs a side
 
 
 def three_by_three(g: ConvGeometry) -> bool:
@@ -37,25 +37,18 @@ def tiles_of(outputs: tuple[int, ...], tile: int) -> int:
     return outputs[0] * math.prod(tile_grid(outputs, tile))
 
 
-#: G of a tile and taps at a side: rows of taps become frequencies (kernels_cl/winograd_tile.cl).
-_FILTER_MATRICES = {
-    (2, 3): ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    (4, 3): ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
-    (6, 3): (
-        *((1, 0, 0), (-2 / 9, -2 / 9, -2 / 9), (-2 / 9, 2 / 9, -2 / 9), (1 / 90, 1 / 45, 2 / 45), (1 / 90, -1 / 45, 2 / 45)),
-        *((32 / 45, 16 / 45, 8 / 45), (32 / 45, -16 / 45, 8 / 45), (0, 0, 1)),
-    ),
-    (4, 4): (
-        *((-2 / 9, -2 / 9, -2 / 9, -2 / 9), (2 / 9, -2 / 9, 2 / 9, -2 / 9)),
-        *((1 / 45, 2 / 45, 4 / 45, 8 / 45), (-1 / 45, 2 / 45, -4 / 45, 8 / 45)),
-        *((16 / 45, 8 / 45, 4 / 45, 2 / 45), (-16 / 45, 8 / 45, -4 / 45, 2 / 45), (0, 0, 0, 1)),
-    ),
-}
+def filter_matrix(tile: int, taps: int) -> np.ndarray:
+    """G [frequencies a side, taps]: rows of taps become frequencies (Toom and Cook; points and their order as in kernels_cl/winograd_tile.cl)."""
+    side = tile + taps - 1
+    pairs = (1.0, 2.0, 1 / 2)[: (side - 1) // 2] if side < 9 else (1 / 4, 5 / 8, 9 / 8, 9 / 4)
+    points = np.array([*(sign * point for point in pairs for sign in (1, -1)), *([0.0] if side % 2 == 0 else [])])
+    distances = points[:, None] - points + np.eye(len(points))
+    return np.vstack([np.vander(points, taps, increasing=True) / distances.prod(1, keepdims=True), np.eye(taps)[-1]])
 
 
 def transformed_filters(taps: np.ndarray, tile: int) -> np.ndarray:
-    """G g G^T [frequencies, filters] of 3x3 or 4x4 taps [9 or 16, filters]; 4x4 for tiles of 4 only."""
-    g = np.array(_FILTER_MATRICES[tile, math.isqrt(len(taps))])
+    """G g G^T [frequencies, filters] of square filters' taps [taps, filters]."""
+    g = filter_matrix(tile, math.isqrt(len(taps)))
     both = np.kron(g, g).astype(np.float32)
     filters = taps.shape[1]
     result = np.empty((len(both), filters), np.float32)

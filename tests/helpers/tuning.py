@@ -32,8 +32,8 @@ FAMILIES = {
     "weight_gradient": (WEIGHT_GRADIENT, ("pixels", "outs", "reds", "taps", "groups")),
     "depthwise": (DEPTHWISE, ("rows", "columns", "inside", "channels", "taps")),
     "winograd": (WINOGRAD, ("tile", "tiles", "ins", "outs")),
-    "winograd_tile": (WINOGRAD_TILE, ("images", "rows", "columns", "ins", "outs")),
-    "winograd_fused": (WINOGRAD_FUSED, ("images", "rows", "columns", "ins", "outs")),
+    "winograd_tile": (WINOGRAD_TILE, ("images", "rows", "columns", "ins", "outs", "learned")),
+    "winograd_fused": (WINOGRAD_FUSED, ("images", "rows", "columns", "ins", "outs", "learned")),
     "winograd_phases": (WINOGRAD_PHASES, ("images", "rows", "columns", "ins", "outs")),
     "winograd_gradient_tile": (GRADIENT_TILE, ("images", "rows", "columns", "ins", "outs")),
 }

@@ -25,7 +25,7 @@ CHUNK = 16  # of src/conv.h: channels that lie together in transformed inputs
 
 
 #: Tiles that there are for kernels of 3 and stride 1, and for kernels of stride 2.
-WHOLE_TILES = (*TILES, 7)
+WHOLE_TILES = TILES
 PHASE_TILES = {3: (2, 4, 7), 4: (2, 4, 7), 5: (2, 4), 6: (2, 4), 7: (4, 6), 8: (4, 6)}
 LEAST_GRADIENT_TILE = 4
 

@@ -13,7 +13,7 @@ from ...ops.conv import Conv, ConvBackwardInput
 from ...tuning.database import Choice
 from ...tuning.space import Family, Limits, Problem, Space, Variant
 from ..base import Algorithm
-from ..host import ONCE
+from ..host import ONCE, is_fixed
 from ..matrices import row_of_pixels
 from ..winograd import TILES, FilterView, filter_view, frequencies, padding_before, three_by_three, tile_grid, tiles_of, transformed_filters
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
@@ -24,6 +24,7 @@ from .tiles import PRODUCT, Tile, product_problem
 
 LINE = 16  # floats of a cache line
 FLOPS_PER_BYTE = 6.0  # of a core at its peak, while memory moves a byte
+FLOPS_PER_FILTER_BYTE = 24.0  # likewise, while a byte of the filters is transformed and written
 LEAST_GAIN = 0.9  # of the direct method's cost, at most: models are rough
 
 
@@ -57,8 +58,16 @@ def tiles_of_chunk(variant: Variant, problem: Problem) -> int:
 # ---- the size of tiles --------------------------------------------------------------------------------------------------------
 
 
-def tile_problem(family: Family, source: Shape, target: Shape) -> Problem:
-    return Problem.of(family.name, images=target[0], rows=target[1], columns=target[2], ins=source[3], outs=target[3])
+def tile_problem(family: Family, source: Shape, target: Shape, **more: int) -> Problem:
+    return Problem.of(family.name, images=target[0], rows=target[1], columns=target[2], ins=source[3], outs=target[3], **more)
+
+
+def filters_problem(family: Family, node: Node) -> Problem:
+    """That of a convolution. learned: 2 where each run transforms the filters, 1 where the host does when weights are given: problems of two kinds."""
+    _, _, source, target = roles(node.op)
+    filters = node.inputs[1]
+    given = filters.node.inputs[0] if isinstance(filters.op, TransformFilters) else filters
+    return tile_problem(family, source, target, learned=1 if is_fixed(given) else 2)
 
 
 def usual_chunks(problem: Problem, tile: int, limits: Limits) -> tuple[int, int]:
@@ -69,24 +78,32 @@ def usual_chunks(problem: Problem, tile: int, limits: Limits) -> tuple[int, int]
 
 
 def cost(problem: Problem, tile: int, limits: Limits) -> float:
-    """What tiles of tile x tile outputs cost, in flop: products at the peak, or reading the filters if that takes longer, and what transforms move."""
+    """What tiles of tile x tile outputs cost, in flop: products at the peak, or reading the filters if that takes longer, and what transforms move;
+    those of the filters, where each run has others.
+    """
     ins, outs = problem["ins"], problem["outs"]
     tiles, chunks = usual_chunks(problem, tile, limits)
     products = 2 * frequencies(tile) * tiles * ins * outs
     filters = 4 * frequencies(tile) * ins * outs * chunks * FLOPS_PER_BYTE
     transforms = 4 * frequencies(tile) * 2 * tiles * (ins + outs) * FLOPS_PER_BYTE
-    return max(products, filters) + transforms
+    learned = 4 * frequencies(tile) * ins * outs * FLOPS_PER_FILTER_BYTE * (problem["learned"] - 1)
+    return max(products, filters) + transforms + learned
 
 
 def direct_cost(problem: Problem) -> float:
     return 2 * 9 * math.prod(problem[name] for name in ("images", "rows", "columns", "ins", "outs"))
 
 
+def usual_tile(problem: Problem, limits: Limits, cost: Callable[[Problem, int, Limits], float] = cost) -> int:
+    """By a model of the cost. On GPUs 4: no other was measured there, and 64 frequencies are many registers."""
+    return 4 if limits.is_gpu else min(TILES, key=lambda tile: cost(problem, tile, limits))
+
+
 def tile_family(name: str, cost: Callable[[Problem, int, Limits], float]) -> Family:
-    """TILE: outputs of a tile at a side, by a model of the cost. On GPUs 4: no other was measured there, and 64 frequencies are many registers."""
+    """TILE: outputs of a tile at a side."""
 
     def usual(problem: Problem, limits: Limits) -> Variant:
-        return Variant.of("winograd", TILE=4 if limits.is_gpu else min(TILES, key=lambda tile: cost(problem, tile, limits)))
+        return Variant.of("winograd", TILE=usual_tile(problem, limits, cost))
 
     return Family(name, (Space("winograd", {"TILE": TILES}, usual),))
 
@@ -103,9 +120,9 @@ class Tiling:
     chunk: int
 
 
-def tiling(context: Context, family: Family, source: Shape, target: Shape, settled: Sequence[Choice] | None = None) -> Tiling:
+def tiling(context: Context, family: Family, of: Problem, source: Shape, target: Shape, settled: Sequence[Choice] | None = None) -> Tiling:
     """By what is settled, the choices for products, chunks and tiles, or else by what is known now."""
-    size = settled[2] if settled else context.tuning.choose(family, tile_problem(family, source, target))
+    size = settled[2] if settled else context.tuning.choose(family, of)
     problem = chunk_problem(source, target, size.variant["TILE"])
     chunks = settled[1] if settled else context.tuning.choose(WINOGRAD, problem)
     return Tiling(size.variant["TILE"], problem["tiles"], tiles_of_chunk(chunks.variant, problem))
@@ -190,19 +207,19 @@ class Winograd(OpenClAlgorithm):
 
     def pays(self, node: Node, device: Device) -> bool:
         _, _, source, target = roles(node.op)
-        context, problem = device_context(device), tile_problem(WINOGRAD_TILE, source, target)
+        context, problem = device_context(device), filters_problem(WINOGRAD_TILE, node)
         tile = self._tiling(node, context).tile
         return min(source[3], target[3]) >= 16 and cost(problem, tile, context.tuning.limits) < LEAST_GAIN * direct_cost(problem)
 
     def _tiling(self, node: Node, context: Context) -> Tiling:
         _, _, source, target = roles(node.op)
-        return tiling(context, WINOGRAD_TILE, source, target, node.settled)
+        return tiling(context, WINOGRAD_TILE, filters_problem(WINOGRAD_TILE, node), source, target, node.settled)
 
     def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         _, _, source, target = roles(node.op)
         cut = self._tiling(node, context)
         products = product_problem(cut.chunk, target[3], source[3], 1, frequencies(cut.tile))
-        return [(PRODUCT, products), (WINOGRAD, chunk_problem(source, target, cut.tile)), (WINOGRAD_TILE, tile_problem(WINOGRAD_TILE, source, target))]
+        return [(PRODUCT, products), (WINOGRAD, chunk_problem(source, target, cut.tile)), (WINOGRAD_TILE, filters_problem(WINOGRAD_TILE, node))]
 
     def prepare(self, graph: Graph, node: Node, device: Device) -> Node:
         context = device_context(device)

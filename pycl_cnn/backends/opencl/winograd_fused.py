@@ -14,7 +14,7 @@ from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, devic
 from .conv import clipped, epilogue_arguments, roles
 from .sizes import blocks, clamp
 from .tiles import HEIGHTS, WIDTH, WIDTHS, Tile, registers
-from .winograd import LEAST_GAIN, LINE, Winograd, cost, direct_cost, insert_filters, tile_problem
+from .winograd import LEAST_GAIN, LINE, Winograd, cost, direct_cost, filters_problem, insert_filters, usual_tile
 
 ROWS_OF_WIDTH = {16: 7, 8: 6, 4: 6}
 BLOCKS_PER_UNIT = 3  # at least
@@ -23,12 +23,16 @@ CACHE = 512 << 10  # bytes that a core has near
 FILTERS = 4 << 20  # bytes that all cores read again for every block
 
 
-def fused_usual(problem: Problem, limits: Limits) -> Variant:
-    """Tiles of 4, whose block stays in a core's caches. One height for all sizes: tiles are many, and each variant costs a compiler run."""
+def usual_block(problem: Problem, limits: Limits, tile: int) -> Variant:
+    """One height for all sizes: tiles are many, and each variant costs a compiler run."""
     width = limits.width
     while width > 4 and problem["outs"] <= width // 2:
         width //= 2
-    return Variant.of("winograd_fused", TILE=4, MR=ROWS_OF_WIDTH[width], NV=2 if problem["outs"] > width else 1, VEC=width)
+    return Variant.of("winograd_fused", TILE=tile, MR=ROWS_OF_WIDTH[width], NV=2 if problem["outs"] > width else 1, VEC=width)
+
+
+def fused_usual(problem: Problem, limits: Limits) -> Variant:
+    return usual_block(problem, limits, usual_tile(problem, limits))
 
 
 SPACE = Space(
@@ -75,13 +79,12 @@ class WinogradFused(OpenClAlgorithm):
         return Winograd().supports(node, device)
 
     def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
-        _, _, source, target = roles(node.op)
-        return [(WINOGRAD_FUSED, tile_problem(WINOGRAD_FUSED, source, target))]
+        return [(WINOGRAD_FUSED, filters_problem(WINOGRAD_FUSED, node))]
 
     def pays(self, node: Node, device: Device) -> bool:
         """Where what a block needs stays near a core, and every core has some blocks."""
         _, _, source, target = roles(node.op)
-        context, problem = device_context(device), tile_problem(WINOGRAD_FUSED, source, target)
+        context, problem = device_context(device), filters_problem(WINOGRAD_FUSED, node)
         variant = self.variant(node, context)
         tile, block = variant["TILE"], Tile.of(variant, "MR")
         near = 4 * scratch_stride(frequencies(tile), block, source[3]) <= CACHE and 4 * frequencies(tile) * source[3] * target[3] <= FILTERS

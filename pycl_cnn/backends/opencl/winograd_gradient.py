@@ -63,7 +63,8 @@ class WinogradGradient(OpenClAlgorithm):
     def _tiling(self, node: Node, context: Context) -> Tiling:
         """At most MOST_CHUNKS chunks, since each has sums of its own."""
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
-        cut = tiling(context, GRADIENT_TILE, g.input_shape, g.output_shape, node.settled)
+        shapes = (g.input_shape, g.output_shape)
+        cut = tiling(context, GRADIENT_TILE, tile_problem(GRADIENT_TILE, *shapes), *shapes, node.settled)
         return Tiling(cut.tile, cut.tiles, max(cut.chunk, blocks(cut.tiles, MOST_CHUNKS)))
 
     def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv
-from ...tuning.space import Family, Problem, Space
+from ...tuning.space import Family, Limits, Problem, Space, Variant
 from ..base import Algorithm
 from ..host import ONCE, is_fixed
 from ..winograd import tiles_of, transformed_filters
@@ -22,7 +22,7 @@ from .conv import roles
 from .sizes import blocks
 from .tiles import Tile
 from .winograd import FLOPS_PER_BYTE, LEAST_GAIN, tile_problem
-from .winograd_fused import BLOCKS_PER_UNIT, SPACE, Form, WinogradFused
+from .winograd_fused import BLOCKS_PER_UNIT, SPACE, Form, WinogradFused, usual_block
 
 KERNEL, TILE, TAPS = 7, 4, 4
 FREQUENCIES = (TILE + TAPS - 1) ** 2
@@ -30,9 +30,13 @@ PRODUCTS = 169  # of a tile, for each channel and out: four phases at most frequ
 PHASES = ((0, 1), (0, 0), (1, 0), (1, 1))  # (row, column), in the order of the reds
 PHASE_LANES = 16  # of kernels_cl/winograd_transforms.cl
 
-WINOGRAD_PHASES = Family(
-    "winograd_phases", (Space("winograd_fused", {**SPACE.parameters, "TILE": (TILE,)}, SPACE.usual, SPACE.rules),)
-)
+
+
+def phases_usual(problem: Problem, limits: Limits) -> Variant:
+    return usual_block(problem, limits, TILE)
+
+
+WINOGRAD_PHASES = Family("winograd_phases", (Space("winograd_fused", {**SPACE.parameters, "TILE": (TILE,)}, phases_usual, SPACE.rules),))
 
 
 @dataclass(frozen=True)
