@@ -5,8 +5,7 @@
  *     M[tile][row, column] (+)= sum over CHUNK channels of  V[row, column][tile][channel] * (G g G^T)[row, column][channel]
  *
  * A call does one row of frequencies: COUNT * IN sums stay in registers. The taps, the inputs and the sums of all rows are a
- * chunk's, which the first-level cache holds. What is left of G without its factors costs additions only, which processors do
- * beside the multiplications; the sums are multiplied by the factors. */
+ * chunk's, which the first-level cache holds. G has additions more than multiplications, which processors do beside those. */
 #define FEW_PASTE(name, tiles) name##_##tiles
 #define FEW_EXPAND(name, tiles) FEW_PASTE(name, tiles)
 #define FEW(name) FEW_EXPAND(NAME(name), COUNT)
@@ -25,8 +24,7 @@
 #define ADD_UP(t, j)                                                                                                   \
     {                                                                                                                  \
         float *sum = m + t * m_stride + j * VL;                                                                        \
-        const vf scaled = s##t##_##j * (NAME(filter_scale)(row) * NAME(filter_scale)(j));                              \
-        vf_store(sum, accumulate ? vf_load(sum) + scaled : scaled);                                                    \
+        vf_store(sum, accumulate ? vf_load(sum) + s##t##_##j : s##t##_##j);                                            \
     }
 
 /* taps: [tap row][tap column][CHUNK][VL], behind them the next chunk's; v and m: of the first column. */
@@ -37,12 +35,12 @@ ALWAYS_INLINE void FEW(few_row)(const int row, const float *taps, const float *v
         vf column[TAPS], line[IN], half[TAPS];
         for (int col = 0; col < TAPS; col++) {
             for (int tap = 0; tap < TAPS; tap++) column[tap] = vf_load(taps + (tap * TAPS + col) * CHUNK * VL);
-            NAME(filter_powers)(column, 1, line, 1);
+            NAME(filter_line)(column, line);
             half[col] = line[row]; /* the others are not computed */
         }
         for (int tap = row; tap < TAPS * TAPS; tap += IN) /* each row fetches some of what comes from memory next */
             __builtin_prefetch(taps + (TAPS * TAPS + tap) * CHUNK * VL, 0, 2);
-        NAME(filter_powers)(half, 1, line, 1);
+        NAME(filter_line)(half, line);
         EACH_COLUMN(MULTIPLY)
     }
     EACH_COLUMN(ADD_UP)

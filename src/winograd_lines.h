@@ -1,15 +1,15 @@
 /* Template of the transforms of a line of F(TILE, TAPS), by points: the matrices G, B^T and A^T of winograd.h times a line of vectors.
  *
  * Toom and Cook's matrices for PAIRS pairs of points a, -a, infinity and, where IN is even, 0. With P the product of (x^2 - b^2) over all
- * pairs but that of a, and N = 2 a P(a^2), with the point 0 times a:
+ * pairs but that of a, P' = P (x^2 - a^2), and N = 2 a P(a^2), with the point 0 times a:
  *
- *                     at +-a                                        at 0, the first              at infinity, the last
- *     G g             sum of the taps (+-a)^u / (+-N); / N with 0   the first tap / P'(0)        the last tap
- *     B^T d           coefficients of (x +- a) P; times x with 0    of P' = P (x^2 - a^2)        of P'; times x with 0
- *     A^T m           (+-a)^row in every row                        1 in the first row           1 in the last row
+ *                at +-a                                           at 0, the first            at infinity, the last
+ *     G g        sum of the taps (+-a)^u                          the first tap              the last tap
+ *     B^T d      coefficients of (x +- a) P; times x with 0       coefficients of P'         of P'; times x with 0
+ *     A^T m      (+-a)^row / (+-N) in every row; / N with 0       1 / P'(0) in the first     1 in the last row
  *
- * With points in pairs of either sign, the rows of B^T come in pairs that share an even and an odd part, and so do those of A^T by
- * parity. The last frequency is that of infinity: it is that of the last tap. */
+ * The divisors are often part of G; here filters cost least, which tasks transform again and again. With points in pairs of either sign,
+ * the rows of B^T come in pairs that share an even and an odd part, and so do those of A^T by parity. */
 #define ZERO (IN % 2 == 0)
 #define PAIRS ((IN - 1) / 2)
 #if IN < 5
@@ -43,43 +43,32 @@ ALWAYS_INLINE float NAME(product)(const int first, const float at) {
     return product;
 }
 
-/* The factor of a frequency's row of G; what is left of G are the powers of its point. */
-ALWAYS_INLINE float NAME(filter_scale)(const int frequency) {
-    if (frequency == IN - 1) return 1;
-    if (ZERO && frequency == 0) return 1 / (NAME(product)(1, 0) * -SQUARE(0));
-    const int pair = (frequency - ZERO) / 2, negative = (frequency - ZERO) % 2;
-    const float a = POINT(pair), scale = 1 / (2 * a * NAME(product)(pair + 1, a * a));
-    return ZERO ? scale / a : negative ? -scale : scale;
+/* 1 / N of a pair, for the point a. */
+ALWAYS_INLINE float NAME(factor)(const int pair) {
+    const float a = POINT(pair), factor = 1 / (2 * a * NAME(product)(pair + 1, a * a));
+    return ZERO ? factor / a : factor;
 }
 
-/* target[0] and target[to]: the sums of count vectors, `from` apart, times powers of a point and of its negative. */
-ALWAYS_INLINE void NAME(at_pair)(const int pair, const int count, const vf *x, int64_t from, vf *target, int64_t to) {
-    vf even = x[0], odd = POINT(pair) * x[from];
+/* 1 / P'(0). */
+ALWAYS_INLINE float NAME(factor_of_zero)(void) { return 1 / (NAME(product)(1, 0) * -SQUARE(0)); }
+
+/* The even and the odd part of the polynomial of count vectors at a point, times a factor. */
+ALWAYS_INLINE void NAME(at_pair)(const int pair, const float factor, const int count, const vf *x, vf *even, vf *odd) {
+    *even = factor * x[0], *odd = factor * POINT(pair) * x[1];
     UNROLL(8)
-    for (int i = 2; i < count; i++) {
-        if (i % 2 == 0) even += NAME(power)(pair, i) * x[i * from];
-        else odd += NAME(power)(pair, i) * x[i * from];
-    }
-    target[0] = even + odd;
-    target[to] = even - odd;
+    for (int i = 2; i < count; i++) *(i % 2 ? odd : even) += factor * NAME(power)(pair, i) * x[i];
 }
 
-/* The same at all points: the vectors' polynomial, of which infinity has the last. */
-ALWAYS_INLINE void NAME(at_points)(const int count, const vf *x, int64_t from, vf *target, int64_t to) {
-    if (ZERO) target[0] = x[0];
+/* G g of a line of TAPS vectors. */
+ALWAYS_INLINE void NAME(filter_line)(const vf *g, vf *u) {
+    if (ZERO) u[0] = g[0];
+    u[IN - 1] = g[TAPS - 1];
     UNROLL(4)
-    for (int pair = 0; pair < PAIRS; pair++) NAME(at_pair)(pair, count, x, from, target + (ZERO + 2 * pair) * to, to);
-    target[(IN - 1) * to] = x[(count - 1) * from];
-}
-
-/* Powers of the points times g, for TAPS vectors that lie `from` apart, written `to` apart (in vectors). */
-ALWAYS_INLINE void NAME(filter_powers)(const vf *g, int64_t from, vf *u, int64_t to) { NAME(at_points)(TAPS, g, from, u, to); }
-
-/* G g. */
-ALWAYS_INLINE void NAME(filter_line)(const vf *g, int64_t from, vf *u, int64_t to) {
-    NAME(filter_powers)(g, from, u, to);
-    UNROLL(9)
-    for (int frequency = 0; frequency < IN; frequency++) u[frequency * to] *= NAME(filter_scale)(frequency);
+    for (int pair = 0; pair < PAIRS; pair++) {
+        vf even, odd;
+        NAME(at_pair)(pair, 1, TAPS, g, &even, &odd);
+        u[ZERO + 2 * pair] = even + odd, u[ZERO + 2 * pair + 1] = even - odd;
+    }
 }
 
 /* d[0], d[2], ... times the coefficients of the product over the other pairs of (y - their square). */
@@ -115,41 +104,48 @@ ALWAYS_INLINE void NAME(input_line)(const vf *d, vf *v) {
 
 /* A^T m of a line of IN vectors. */
 ALWAYS_INLINE void NAME(output_line)(const vf *m, vf *y) {
-    vf sum[PAIRS], difference[PAIRS];
+    vf terms[2][PAIRS]; /* of even and of odd rows */
     UNROLL(4)
     for (int pair = 0; pair < PAIRS; pair++) {
         const vf plus = m[ZERO + 2 * pair], minus = m[ZERO + 2 * pair + 1];
-        sum[pair] = plus + minus, difference[pair] = plus - minus;
+        terms[!ZERO][pair] = plus + minus, terms[ZERO][pair] = plus - minus;
     }
     UNROLL(8)
     for (int row = 0; row < TILE; row++) {
-        const vf *terms = row % 2 ? difference : sum;
-        y[row] = NAME(power)(0, row) * terms[0];
+        y[row] = NAME(factor)(0) * NAME(power)(0, row) * terms[row % 2][0];
         UNROLL(4)
-        for (int pair = 1; pair < PAIRS; pair++) y[row] += NAME(power)(pair, row) * terms[pair];
+        for (int pair = 1; pair < PAIRS; pair++) y[row] += NAME(factor)(pair) * NAME(power)(pair, row) * terms[row % 2][pair];
     }
-    if (ZERO) y[0] += m[0];
+    if (ZERO) y[0] += NAME(factor_of_zero)() * m[0];
     y[TILE - 1] += m[IN - 1];
 }
 
 #if GRADIENT
 /* A dy of a line of TILE vectors: the adjoint of output_line. */
-ALWAYS_INLINE void NAME(gradient_line)(const vf *y, vf *z) { NAME(at_points)(TILE, y, 1, z, 1); }
+ALWAYS_INLINE void NAME(gradient_line)(const vf *y, vf *z) {
+    if (ZERO) z[0] = NAME(factor_of_zero)() * y[0];
+    z[IN - 1] = y[TILE - 1];
+    UNROLL(4)
+    for (int pair = 0; pair < PAIRS; pair++) {
+        vf even, odd;
+        NAME(at_pair)(pair, NAME(factor)(pair), TILE, y, &even, &odd);
+        z[ZERO + 2 * pair] = even + odd, z[ZERO + 2 * pair + 1] = ZERO ? even - odd : odd - even;
+    }
+}
 
 /* G^T u of a line of IN vectors, written `to` apart (in vectors): the adjoint of filter_line. */
 ALWAYS_INLINE void NAME(filter_gradient_line)(const vf *u, vf *g, int64_t to) {
     vf taps[TAPS];
     UNROLL(4)
     for (int pair = 0; pair < PAIRS; pair++) {
-        const float scale = NAME(filter_scale)(ZERO + 2 * pair);
         const vf plus = u[ZERO + 2 * pair], minus = u[ZERO + 2 * pair + 1];
         UNROLL(4)
         for (int tap = 0; tap < TAPS; tap++) {
-            const vf term = scale * NAME(power)(pair, tap) * (tap % 2 == ZERO ? plus - minus : plus + minus);
+            const vf term = NAME(power)(pair, tap) * (tap % 2 ? plus - minus : plus + minus);
             taps[tap] = pair == 0 ? term : taps[tap] + term;
         }
     }
-    if (ZERO) taps[0] += NAME(filter_scale)(0) * u[0];
+    if (ZERO) taps[0] += u[0];
     taps[TAPS - 1] += u[IN - 1];
     UNROLL(4)
     for (int tap = 0; tap < TAPS; tap++) g[tap * to] = taps[tap];

@@ -22,10 +22,10 @@ ALWAYS_INLINE void NAME(filter_row)(const int row, const struct winograd_taps *p
                 const float *from = p->taps + tap * p->row_stride + col * p->col_stride + i;
                 column[tap] = whole || (tap < p->rows && col < p->cols) ? vf_load(from) : (vf){0};
             }
-            NAME(filter_line)(column, 1, line, 1);
+            NAME(filter_line)(column, line);
             half[col] = line[row]; /* the others are not computed */
         }
-        NAME(filter_line)(half, 1, line, 1);
+        NAME(filter_line)(half, line);
         for (int col = 0; col < IN - 1; col++) vf_store(u + col * stride + i, line[col]);
         if (last) vf_store(last + i, line[IN - 1]);
     }
