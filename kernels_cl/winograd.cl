@@ -16,11 +16,16 @@
 // cache.  Work-item of input and output: (block of channels_per_item channels, tile of the chunk); a tile's vectors do not fit the registers,
 // so both directions of a transform go through private memory.
 //
+// REDS        that winograd_filters gathers at once, a multiple of 4. It writes a row of frequencies after the other: the memory of all of them is too much
+//             for a first-level cache.
 // ACTIVATION  kind, see activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
 #include "winograd_tile.cl"
 #include "winograd_transforms.cl"
+#ifndef REDS
+#define REDS 4
+#endif
 
 // Filter (out, i) has its tap (r, s) at source[source_offset + out*out_stride + i*red_stride + r*tap_row_stride + s*tap_column_stride].
 // Work-item (block of reds_per_item reds, panel): width is a multiple of VEC.
@@ -35,34 +40,34 @@ __kernel void winograd_filters(
     const int last = min(first + reds_per_item, reds);
     const int vectors = width / VEC;
 
-    // Filters of four reds: [red][tap][lane].
-    float gathered[4 * 9 * VEC], half_done[3 * SIDE * VEC];
-    for (int work = 0; work < (last - first + 3) / 4 * vectors; ++work) {
-        const int i = first + work / vectors * 4, first_lane = work % vectors * VEC;
-        const int count = min(4, last - i);
+    float gathered[REDS * 9 * VEC], half_done[REDS * 3 * SIDE * VEC];
+    for (int work = 0; work < (last - first + REDS - 1) / REDS * vectors; ++work) {
+        const int i = first + work / vectors * REDS, first_lane = work % vectors * VEC;
+        const int count = min(REDS, last - i);
         const int lanes = outs - panel * width - first_lane;
         __global const float *from = source + source_offset + (panel * width + first_lane) * out_stride + i * red_stride;
         __global float *result = panels + panels_offset + (panel * reds + i) * width + first_lane;
         if (lanes < VEC)
-            for (int place = 0; place < 4 * 9 * VEC; ++place)
+            for (int place = 0; place < REDS * 9 * VEC; ++place)
                 gathered[place] = 0.0f;
         for (int tap = 0; tap < 9; ++tap) {
             __global const float *at = from + tap / 3 * tap_row_stride + tap % 3 * tap_column_stride;
             __private float *to = gathered + tap * VEC;
+            int red = 0;
 #if VEC >= 4
-            if (red_stride == 1 && count == 4 && lanes >= VEC) {
+            for (; red_stride == 1 && red + 4 <= count && lanes >= VEC; red += 4) {
+                __private float *quad = to + red * 9 * VEC;
                 for (int lane = 0; lane < VEC; lane += 4) {
-                    __global const float *line = at + lane * out_stride;
+                    __global const float *line = at + red + lane * out_stride;
                     const float4 a = load_quad(line), b = load_quad(line + out_stride), c = load_quad(line + 2 * out_stride), d = load_quad(line + 3 * out_stride);
-                    store_quad_private((float4)(a.s0, b.s0, c.s0, d.s0), to + lane);
-                    store_quad_private((float4)(a.s1, b.s1, c.s1, d.s1), to + 9 * VEC + lane);
-                    store_quad_private((float4)(a.s2, b.s2, c.s2, d.s2), to + 18 * VEC + lane);
-                    store_quad_private((float4)(a.s3, b.s3, c.s3, d.s3), to + 27 * VEC + lane);
+                    store_quad_private((float4)(a.s0, b.s0, c.s0, d.s0), quad + lane);
+                    store_quad_private((float4)(a.s1, b.s1, c.s1, d.s1), quad + 9 * VEC + lane);
+                    store_quad_private((float4)(a.s2, b.s2, c.s2, d.s2), quad + 18 * VEC + lane);
+                    store_quad_private((float4)(a.s3, b.s3, c.s3, d.s3), quad + 27 * VEC + lane);
                 }
-                continue;
             }
 #endif
-            for (int red = 0; red < count; ++red) {
+            for (; red < count; ++red) {
                 if (out_stride == 1)
                     store_private(load_some(at + red * red_stride, lanes), to + red * 9 * VEC);
                 else
@@ -75,11 +80,13 @@ __kernel void winograd_filters(
 #define LOAD_ROW(r) const real d##r = load_private(gathered + (9 * red + 3 * r + s) * VEC);
                 EACH(3, LOAD_ROW)
                 AT_POINTS(3)
-#define KEEP_ROW(n) store_private(filter_scale(n) * r##n, half_done + (3 * n + s) * VEC);
+#define KEEP_ROW(n) store_private(filter_scale(n) * r##n, half_done + (3 * (SIDE * red + n) + s) * VEC);
                 EACH(SIDE, KEEP_ROW)
             }
-            for (int n = 0; n < SIDE; ++n) {
-#define LOAD_COLUMN(r) const real d##r = load_private(half_done + (3 * n + r) * VEC);
+        }
+        for (int n = 0; n < SIDE; ++n) {
+            for (int red = 0; red < count; ++red) {
+#define LOAD_COLUMN(r) const real d##r = load_private(half_done + (3 * (SIDE * red + n) + r) * VEC);
                 EACH(3, LOAD_COLUMN)
                 AT_POINTS(3)
 #define STORE_FREQUENCY(k) store(filter_scale(k) * r##k, result + ((SIDE * n + k) * panel_count * reds + red) * width);

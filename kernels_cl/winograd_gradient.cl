@@ -10,8 +10,14 @@
 //            +-------------+-------------+
 //
 // The chunks are added in order.  A tile's vectors do not fit the registers, so both directions of a transform go through private memory.
+//
+// VECTORS  of channels that winograd_gradient_filters has at once: it reads a column of frequencies after the other, since the memory of all of them is too
+//          much for a first-level cache.
 #include "vectors.cl"
 #include "winograd_tile.cl"
+#ifndef VECTORS
+#define VECTORS 1
+#endif
 
 // Work-item (block of channels_per_item outputs, tile of the chunk).
 __kernel void winograd_gradient_output(
@@ -61,29 +67,35 @@ __kernel void winograd_gradient_filters(
     u += u_offset + out * channels;
     dw += dw_offset + out * 9 * channels;
 
-    float half_done[3 * SIDE * VEC];
-    for (int channel = first_channel; channel < last_channel; channel += VEC) {
-        const int lanes = min(last_channel - channel, VEC);
+    float half_done[VECTORS * 3 * SIDE * VEC];
+    for (int block = first_channel; block < last_channel; block += VECTORS * VEC) {
+        const int vectors = min(VECTORS, (last_channel - block + VEC - 1) / VEC);
         for (int s = 0; s < SIDE; ++s) {
+            for (int vector = 0; vector < vectors; ++vector) {
+                const int channel = block + vector * VEC, lanes = min(last_channel - channel, VEC);
 #define START_SUM(r) real sum_of##r = (real)(0.0f);
-            EACH(SIDE, START_SUM)
-            for (int chunk = 0; chunk < chunks; ++chunk) {
-                __global const float *at = u + (chunk * FREQUENCIES + s) * frequency_stride + channel;
+                EACH(SIDE, START_SUM)
+                for (int chunk = 0; chunk < chunks; ++chunk) {
+                    __global const float *at = u + (chunk * FREQUENCIES + s) * frequency_stride + channel;
 #define ADD_CHUNK(r) sum_of##r += load_some(at + SIDE * r * frequency_stride, lanes);
-                EACH(SIDE, ADD_CHUNK)
-            }
+                    EACH(SIDE, ADD_CHUNK)
+                }
 #define SCALE_SUM(r) const real d##r = filter_scale(r) * sum_of##r;
-            EACH(SIDE, SCALE_SUM)
-            FROM_POINTS(3)
-#define KEEP_GATHERED(n) store_private(r##n, half_done + (SIDE * n + s) * VEC);
-            EACH(3, KEEP_GATHERED)
+                EACH(SIDE, SCALE_SUM)
+                FROM_POINTS(3)
+#define KEEP_GATHERED(n) store_private(r##n, half_done + ((3 * vector + n) * SIDE + s) * VEC);
+                EACH(3, KEEP_GATHERED)
+            }
         }
-        for (int n = 0; n < 3; ++n) {
-#define LOAD_GATHERED(s) const real d##s = filter_scale(s) * load_private(half_done + (SIDE * n + s) * VEC);
-            EACH(SIDE, LOAD_GATHERED)
-            FROM_POINTS(3)
+        for (int vector = 0; vector < vectors; ++vector) {
+            const int channel = block + vector * VEC, lanes = min(last_channel - channel, VEC);
+            for (int n = 0; n < 3; ++n) {
+#define LOAD_GATHERED(s) const real d##s = filter_scale(s) * load_private(half_done + ((3 * vector + n) * SIDE + s) * VEC);
+                EACH(SIDE, LOAD_GATHERED)
+                FROM_POINTS(3)
 #define STORE_GATHERED(k) store_some(r##k, dw + (3 * n + k) * channels + channel, lanes);
-            EACH(3, STORE_GATHERED)
+                EACH(3, STORE_GATHERED)
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ def test_winograd(context, random, tile, n, h, w, c, k, pad, extras, flipped):
     width = 2 * vec
     panels = execute(
         context, "winograd", "winograd_filters", (ceil_div(c, 8), ceil_div(k, width)), (1, 1), dict(source=(stored, 8 * k if flipped else 0)),
-        dict(panels=(count, ceil_div(k, width), c, width)), defines, outs=k, reds=c, width=width, reds_per_item=8, **strides,
+        dict(panels=(count, ceil_div(k, width), c, width)), {**defines, "REDS": 8}, outs=k, reds=c, width=width, reds_per_item=8, **strides,
     )["panels"]
     rows, columns = h + 2 * pad[0] - 2, w + 2 * pad[1] - 2
     tile_rows, tile_columns = ceil_div(rows, tile), ceil_div(columns, tile)
@@ -158,7 +158,7 @@ def test_winograd_gradient(context, random, tile, n, h, w, c, k, pad):
         sums.append(numpy.einsum("tfk,tfc->fkc", spread, v))
     dw = execute(
         context, "winograd_gradient", "winograd_gradient_filters", (ceil_div(c, 2 * vec), k), (1, 1), dict(u=numpy.stack(sums)),
-        dict(dw=(k, 3, 3, c)), defines, outs=k, channels=c, chunks=len(sums), channels_per_item=2 * vec,
+        dict(dw=(k, 3, 3, c)), {**defines, "VECTORS": n}, outs=k, channels=c, chunks=len(sums), channels_per_item=2 * vec,
     )["dw"]
     padded = numpy.pad(x.astype(float), ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)))
     reference = numpy.zeros((k, 3, 3, c))

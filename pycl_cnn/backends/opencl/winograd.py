@@ -24,7 +24,7 @@ from .tiles import PRODUCT, Tile, product_problem
 
 LINE = 16  # floats of a cache line
 FLOPS_PER_BYTE = 6.0  # of a core at its peak, while memory moves a byte
-FLOPS_PER_FILTER_BYTE = 24.0  # likewise, while a byte of the filters is transformed and written
+FLOPS_PER_FILTER_BYTE = 12.0  # likewise, while a byte of the filters is transformed and written
 LEAST_GAIN = 0.9  # of the direct method's cost, at most: models are rough
 
 
@@ -177,13 +177,15 @@ class TransformFiltersKernel(OpenClAlgorithm):
         op = node.op
         assert isinstance(op, TransformFilters)
         panels = blocks(op.outs, op.width)
-        # The kernel takes four reds at once; a few more make long pieces of every frequency.
-        per_item = 4 if context.device.is_gpu else clamp(4 * (op.reds * panels // 512), 4, 32)
+        # On CPUs more reds make long pieces of every frequency.
+        at_once = 4 if context.device.is_gpu else 32
+        per_item = clamp(4 * (op.reds * panels // 512), 4, at_once)
         strides = asdict(op.view)
         source = At(node.inputs[0], strides.pop("offset"))
         arguments = {"source": source, "panels": node.outputs[0], "outs": op.outs, "reds": op.reds, "width": op.width, **strides, "reds_per_item": per_item}
         size = grid(context, blocks(op.reds, per_item), panels)
-        return [Call("winograd", "winograd_filters", *size, arguments, {"VEC": op.vector, "TILE": op.tile, "ACTIVATION": clipped(None).number})]
+        defines = {"VEC": op.vector, "TILE": op.tile, "REDS": at_once, "ACTIVATION": clipped(None).number}
+        return [Call("winograd", "winograd_filters", *size, arguments, defines)]
 
 
 def insert_filters(graph: Graph, node: Node, tile: int, block: Tile) -> None:

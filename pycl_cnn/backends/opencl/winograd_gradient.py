@@ -30,6 +30,7 @@ from .winograd import (
 )
 
 MOST_CHUNKS = 16
+FLOPS_PER_SUM_BYTE = 16.0  # of a core at its peak, while a byte of the sums of all frequencies is written or read
 
 
 def cost(problem: Problem, tile: int, limits: Limits) -> float:
@@ -37,8 +38,9 @@ def cost(problem: Problem, tile: int, limits: Limits) -> float:
     ins, outs = problem["ins"], problem["outs"]
     tiles, chunks = usual_chunks(problem, tile, limits)
     products = 2 * frequencies(tile) * tiles * ins * outs
-    moved = 4 * frequencies(tile) * 2 * (tiles * (ins + outs) + min(chunks, MOST_CHUNKS) * ins * outs)
-    return products + moved * FLOPS_PER_BYTE
+    transforms = 4 * frequencies(tile) * 2 * tiles * (ins + outs) * FLOPS_PER_BYTE
+    sums = 4 * frequencies(tile) * 2 * min(chunks, MOST_CHUNKS) * ins * outs * FLOPS_PER_SUM_BYTE
+    return products + transforms + sums
 
 
 GRADIENT_TILE = tile_family("winograd_gradient_tile", cost)
@@ -121,7 +123,8 @@ class WinogradGradient(OpenClAlgorithm):
             calls.append(gradient_call(variant, 1, products))
         channels, size = each_channel(context, c, k)
         sums = {"u": At(None, v_size + w_size), "dw": node.outputs[0], "outs": k, "chunks": blocks(cut.tiles, cut.chunk)}
-        return [*calls, Call("winograd_gradient", "winograd_gradient_filters", *size, {**sums, **channels}, tile)]
+        defines = {**tile, "VECTORS": 1 if context.device.is_gpu else 16}
+        return [*calls, Call("winograd_gradient", "winograd_gradient_filters", *size, {**sums, **channels}, defines)]
 
 
 ALGORITHMS: dict[type[Op], list[OpenClAlgorithm]] = {ConvBackwardWeight: [WinogradGradient()]}
