@@ -12,6 +12,7 @@ from pycl_cnn.backends.cpu.winograd import OutputAxis
 from pycl_cnn.backends.opencl.call import device_context
 from pycl_cnn.backends.opencl.winograd import LEAST_GAIN, LINE, WINOGRAD_TILE, cost, direct_cost, tile_problem, tile_stride
 from pycl_cnn.backends.opencl.winograd_gradient import GRADIENT_TILE
+from pycl_cnn.backends.opencl.winograd_gradient import cost as gradient_cost
 from pycl_cnn.backends.winograd import TILES, filter_view, frequencies, padding_before, tiles_of
 from pycl_cnn.geometry import ConvGeometry
 from pycl_cnn.graph import Graph
@@ -35,6 +36,14 @@ def test_tiles_are_small_where_reading_filters_costs_most_and_large_where_images
 def test_tiles_are_smaller_where_each_run_transforms_the_filters():
     assert chosen(WINOGRAD_TILE, CPU, 8, 7, 512, learned=2)[0] == 4
     assert chosen(WINOGRAD_TILE, CPU, 8, 56, 64, learned=2)[0] == 7
+
+
+def test_weight_gradients_have_the_tile_that_was_fastest():
+    """Layers of ResNet-18 and others; each was measured with every tile. The last has fewer tiles than sums are worth."""
+    layers = {(8, 56, 64): 7, (8, 14, 256): 7, (32, 7, 512): 7, (8, 54, 64): 6, (16, 16, 256): 4}
+    assert {layer: chosen(GRADIENT_TILE, CPU, *layer)[0] for layer in layers} == layers
+    _, problem = chosen(GRADIENT_TILE, CPU, 8, 7, 512)
+    assert all(gradient_cost(problem, tile, CPU) > LEAST_GAIN * direct_cost(problem) for tile in TILES)
 
 
 def test_a_core_keeps_tiles_to_itself_where_they_are_many_and_filters_are_few(device):
