@@ -27,6 +27,7 @@
 //     16 with AVX2), and at least 8..10 accumulators are needed to hide the latency of a multiply-add.
 // NV  vectors of a panel; 1..3.
 // UNROLL  steps of the inner loop written out; 1..4, more would not fit the cache of decoded instructions.
+// SUMMED  products that are summed up before they join the others; 0: all of them.
 // ACTIVATION  kind, see activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
@@ -36,6 +37,9 @@
 #endif
 #ifndef UNROLL
 #define UNROLL 1
+#endif
+#ifndef SUMMED
+#define SUMMED 0
 #endif
 #define PANEL (VEC * NV)
 
@@ -91,6 +95,9 @@ __kernel void conv_igemm(
         }
 
         EACH(MR, DECLARE_SUMS)
+#if SUMMED
+        EACH(MR, DECLARE_TOTALS)
+#endif
 
         __global const float *weights = panel_start;
         for (int t = 0; t < tap_count; ++t) {
@@ -101,15 +108,24 @@ __kernel void conv_igemm(
                                          ? x_tap + source[m] : zeros;
             EACH(MR, POINT)
 
+            for (int first = 0; first < reds; first += SUMMED ? SUMMED : reds) {
+                const int last = SUMMED ? min(first + SUMMED, reds) : reds;
 #pragma unroll UNROLL
-            for (int i = 0; i < reds; ++i) {
+                for (int i = first; i < last; ++i) {
 #define LOAD_WEIGHT(m, v) const real vector##v = load(weights + v * VEC);
-                EACH_VECTOR(LOAD_WEIGHT, 0)
-                weights += PANEL;
+                    EACH_VECTOR(LOAD_WEIGHT, 0)
+                    weights += PANEL;
 #define ADD_PIXEL(m) ADD_TIMES(m, x##m[i])
-                EACH(MR, ADD_PIXEL)
+                    EACH(MR, ADD_PIXEL)
+                }
+#if SUMMED
+                EACH(MR, ADD_UP)
+#endif
             }
         }
+#if SUMMED
+        EACH(MR, TAKE_TOTALS)
+#endif
 
         const int rows = min(MR, pixels - pixel);
 #if ACTIVATION <= 3

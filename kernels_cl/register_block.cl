@@ -24,3 +24,11 @@
 #define DECLARE_SUMS(m) EACH_VECTOR(DECLARE_SUM, m)
 #define ADD_PRODUCT(m, v) sum##m##_##v = multiply_add(scalar##m, vector##v, sum##m##_##v);
 #define ADD_TIMES(m, value) { const real scalar##m = (real)(value); EACH_VECTOR(ADD_PRODUCT, m) }
+
+// Sums in parts: rounding errors grow with the number of products in a part, not with all.  After each part ADD_UP, at the end TAKE_TOTALS.
+#define DECLARE_TOTAL(m, v) real total##m##_##v = (real)(0.0f);
+#define DECLARE_TOTALS(m) EACH_VECTOR(DECLARE_TOTAL, m)
+#define ADD_TO_TOTAL(m, v) total##m##_##v += sum##m##_##v; sum##m##_##v = (real)(0.0f);
+#define ADD_UP(m) EACH_VECTOR(ADD_TO_TOTAL, m)
+#define TAKE_TOTAL(m, v) sum##m##_##v = total##m##_##v;
+#define TAKE_TOTALS(m) EACH_VECTOR(TAKE_TOTAL, m)

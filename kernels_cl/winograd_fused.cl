@@ -16,6 +16,7 @@
 // TAPS 4: 7x7 taps and stride 2.  The reds are the channels of the input's four phases, whose filters have 4x4 taps or one less in a direction; such a filter
 // is zero at the point infinity, the last frequency of a row or column, where only the full phases are multiplied: 169 of 784 multiplications.
 //
+// SUMMED  reds that are summed up before they join the others: the transform back multiplies the rounding errors of long sums.
 // MR  tiles of a block; 1..14.    TILE, TAPS, NV, VEC, ACTIVATION: see winograd_tile.cl, register_block.cl, vectors.cl, activation.cl.
 #include "vectors.cl"
 #include "activation.cl"
@@ -24,6 +25,9 @@
 #include "register_block.cl"
 #ifndef MR
 #define MR 6
+#endif
+#ifndef SUMMED
+#define SUMMED 128
 #endif
 #define PANEL (VEC * NV)
 
@@ -81,13 +85,18 @@ __kernel void winograd_fused(
                 __global const float *weights = panels + panels_offset + ((frequency * panel_count + panel) * reds + first_red) * PANEL;
 #define POINT(t) __global const float *v##t = v + frequency * frequency_stride + t * RED_STRIDE;
                 EACH(MR, POINT)
-                for (int i = first_red; i < last_red; ++i) {
+                EACH(MR, DECLARE_TOTALS)
+                for (int part = first_red; part < last_red; part += SUMMED) {
+                    for (int i = part; i < min(part + SUMMED, last_red); ++i) {
 #define LOAD_WEIGHT(t, n) const real vector##n = load(weights + n * VEC);
-                    EACH_VECTOR(LOAD_WEIGHT, 0)
-                    weights += PANEL;
+                        EACH_VECTOR(LOAD_WEIGHT, 0)
+                        weights += PANEL;
 #define ADD_TILE(t) ADD_TIMES(t, v##t[i])
-                    EACH(MR, ADD_TILE)
+                        EACH(MR, ADD_TILE)
+                    }
+                    EACH(MR, ADD_UP)
                 }
+                EACH(MR, TAKE_TOTALS)
 #define KEEP(t, n) store(sum##t##_##n, m + (frequency * MR + t) * PANEL + n * VEC);
 #define KEEP_TILE(t) EACH_VECTOR(KEEP, t)
                 EACH(MR, KEEP_TILE)

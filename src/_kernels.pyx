@@ -640,7 +640,7 @@ def winograd_gradient_workspace(bytes params not None):
 
 
 # Default sizes of tasks. They depend on the sizes of the operation and on the instruction set, never on the number of
-# threads. A task is to take some 5 to 50 us, and a large layer is to have a dozen of them.
+# threads; those of winograd, on which no sum depends, also on the number of processors. A task is to take some 5 to 50 us, and a large layer is to have a dozen of them.
 
 cdef int64_t LEAST_TASK = 250_000, MOST_TASK = 4_000_000, FEWEST_TASKS = 12  # multiply-adds, counting idle lanes
 cdef int64_t GRADIENT_OUTS = 112, GRADIENT_POSITIONS = 320
@@ -803,7 +803,8 @@ def winograd_gradient_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t
         phases, channels = 1, 4 * channels
     cdef int64_t channel_block = min(64, conv_round(channels, panel_width(isa))), side = winograd_side(&form)
     # U takes half of a second-level cache of 1 MiB; where it is all that there is, a larger one is better than transforming twice.
-    cdef int64_t group_block = groups if outs <= 64 else conv_blocks(131072 // (side * side * channel_block), rows)
+    cdef int64_t group_block = groups if outs <= 64 else min(groups, conv_blocks(131072 // (side * side * channel_block), rows))
+    group_block = conv_blocks(groups, conv_blocks(groups, group_block))
     cdef int64_t blocks = conv_blocks(groups, group_block) * phases * conv_blocks(channels, channel_block)
     cdef int64_t parts = max(1, min(conv_blocks(FEWEST_TASKS, blocks), tiles // 64))
     return {"parts": parts, "group_rows": rows, "group_width": conv_round(rows, vector_length(isa)), "panel_width": panel_width(isa),

@@ -232,6 +232,9 @@ void KERNEL(winograd_inputs)(const void *params, void *const *buffers, int64_t t
                     (float *)buffers[1] + begin * winograd_input_floats(p));
 }
 
+/* Products that are summed up before they join the others: the longer a sum, the larger its rounding errors, which A^T multiplies. */
+enum { SUMMED = 128 };
+
 /* The products of a panel at one frequency, of all phases, for the tiles of a task. */
 static void multiply_frequency(const struct winograd_params *p, int64_t row, int64_t col, int64_t count, const float *v,
                                const float *filters, gemm_tile *const *sizes, float *m) {
@@ -248,9 +251,16 @@ static void multiply_frequency(const struct winograd_params *p, int64_t row, int
         const int64_t rows = tile_rows(count, groups, group);
         const float *a = v + frequency * rows * CHUNK;
         a += shared ? phases.first * p->channels : phases.first * conv_round(p->channels, CHUNK) * frequencies * rows;
-        for (int64_t call = 0; call < calls; call++)
-            sizes[rows](reds, a + call * conv_round(p->channels, CHUNK) * frequencies * rows, frequencies * rows * CHUNK, far,
-                        filters + call * p->channels * width, width, m, m_stride, call > 0);
+        for (int64_t call = 0; call < calls; call++) {
+            const float *inputs = a + call * conv_round(p->channels, CHUNK) * frequencies * rows;
+            const float *panel = filters + call * p->channels * width;
+            int64_t red = 0;
+            do {
+                const int64_t some = min_i64(SUMMED, reds - red);
+                sizes[rows](some, inputs + red * frequencies * rows, frequencies * rows * CHUNK, far, panel + red * width, width, m, m_stride,
+                            call > 0 || red > 0);
+            } while ((red += SUMMED) < reds);
+        }
         v += rows * floats, m += rows * m_stride;
     }
 }

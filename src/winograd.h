@@ -10,7 +10,7 @@
  *
  * Many tiles: a task transforms its own inputs, and everything of it stays in the core's second-level cache but the filters,
  * which stream. Few tiles of many channels: the inputs are transformed first, by winograd_inputs, and the tasks share out the
- * filters, so that these are read once. Transformed they are 16/9, 4 or 64/9 times as large. Where they would take up much memory, or
+ * filters, so that these are read once. Transformed they are 16/9, 4, 64/9 or 9 times as large. Where they would take up much memory, or
  * every run has its own, a task transforms those of a panel a row of frequencies at a time, when it needs them, and the result stays
  * in its cache. For up to 4 tiles of 4x4, an image of 8x8 pixels, they are transformed in registers.
  *
@@ -20,8 +20,8 @@
  *     taps of a kernel of 3      0 1 2         phase 0: taps 0 and 2 of r = 2        phase 1: tap 1, and a zero
  *
  * The filter of a phase with a tap too few is zero at the point infinity, the last frequency of a row or column: there only the full
- * phases are multiplied. For kernels of 3 these are (2t + 1)^2 products instead of (3t)^2: 25/36 with tiles of 2, 9/16 with tiles of 4;
- * for kernels of 7 (r = 4) 169/784 with tiles of 4. Phases are in an order in which those of every frequency are neighbours:
+ * phases are multiplied. For kernels of 3 these are (2t + 1)^2 products instead of (3t)^2: 25/36, 9/16 and 25/49 with tiles of 2, 4 and 7;
+ * for kernels of 7 (r = 4) 169/784 and 289/1764 with tiles of 4 and 6. Phases are in an order in which those of every frequency are neighbours:
  * short columns, full, short rows, short both.
  *
  * The input gradient for a stride of 2 has phases of the output, dx[2i + a, 2j + b]: convolutions with stride 1 of one transformed dy,
@@ -31,8 +31,8 @@
 
 #include "conv.h"
 
-/* Stride 1: kernels of 3, tiles of 2, 4, 6, 7, and as the phases of an input gradient kernels of 2 to 4; stride 2: kernels of 3 to 6, tiles
- * of 2 and 4; kernels of 7 and 8, tiles of 4. */
+/* Taps r and tiles t of F(t x t, r x r): 3 and 2, 4, 6, 7; 2 and 2, 4, 7; 4 and 4, 6. Stride 1: kernels of r; stride 2: kernels of 2r - 1 and
+ * 2r, those of 5 and 6 with tiles of 2 and 4 only. Weight gradients have tiles of 4 and more. */
 #define WINOGRAD_MEMBERS                                                                                               \
     int64_t tile;   /* outputs a side */                                                                               \
     int64_t kernel; /* taps a side */                                                                                  \
@@ -89,7 +89,7 @@ struct winograd_params {
  * one phase of four times the channels.
  * tasks: winograd_gradient_tasks(); scratch: winograd_gradient_scratch_bytes() */
 struct winograd_gradient_params {
-    WINOGRAD_MEMBERS /* tiles of 4; of 7 with stride 1 */
+    WINOGRAD_MEMBERS
     int64_t images, rows, cols, channels;
     int64_t out_rows, out_cols, outs;
     int64_t pad_top, pad_left;

@@ -1,4 +1,4 @@
-/* The weight gradient of convolutions with stride 1 and 2 by Winograd's F(4x4, r x r) and F(7x7, 3x3), turned around (see winograd.h).
+/* The weight gradient of convolutions with stride 1 and 2 by Winograd's F(t x t, r x r), turned around (see winograd.h).
  *
  *     task = group_block groups of group_rows outs x channel_block channels of a phase, a share of the tiles
  *       for each tile_block tiles, unless all are transformed before
@@ -7,7 +7,7 @@
  *         for each frequency            U[out][frequency][channel] += Z^T V        a sum of outer products
  *       dw = G^T U G                    one transform for each out and channel
  *
- * The block of U stays in the second-level cache for the whole share. */
+ * The block of U stays in the second-level cache for the whole share, or most of it. */
 #include "isa.h"
 #include "winograd.h"
 

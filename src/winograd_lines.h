@@ -20,7 +20,7 @@
 #define POINTS {1, 2}
 #elif IN < 9
 #define POINTS {1, 2, 0.5f}
-#else /* Of all sixteenths those whose rounding errors are smallest, or close to it: twice those of three pairs and 0, half those with 0. */
+#else /* Of all sixteenths those whose rounding errors are smallest, or close to it: two to three times those of three pairs and 0. */
 #define POINTS {0.25f, 0.625f, 1.125f, 2.25f}
 #endif
 

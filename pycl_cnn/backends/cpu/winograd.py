@@ -77,9 +77,13 @@ class ByTiles(CpuAlgorithm):
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
         return Form(self.tile, g.kernel[0], g.stride[0])
 
+    def _products(self, node: Node) -> int:
+        """Of a tile for each channel and out."""
+        return self._form(node).products
+
     def why(self, node: Node, device: Device) -> str:
         form = self._form(node)
-        part = Fraction(form.products, (form.tile * form.kernel) ** 2)
+        part = Fraction(self._products(node), (form.tile * form.kernel) ** 2)
         return f"stride {form.step}, tiles of {form.tile}x{form.tile}: {part} of the multiplications"
 
 
@@ -399,6 +403,12 @@ class StridedWinogradGradient(WinogradGradient):
 
     def supports(self, node: Node, device: Device) -> bool:
         return phases_taken(node.op.geometry, self.tile)  # type: ignore[attr-defined]
+
+    def _products(self, node: Node) -> int:
+        """Phases of few channels are lanes side by side, and multiplied at every frequency."""
+        form = self._form(node)
+        shared = 4 * node.op.geometry.channels <= CHUNK  # type: ignore[attr-defined]
+        return 4 * (form.tile + -(-form.kernel // 2) - 1) ** 2 if shared else form.products
 
     def pays(self, node: Node, device: Device) -> bool:
         g = node.op.geometry  # type: ignore[attr-defined]

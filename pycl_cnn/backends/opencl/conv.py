@@ -90,8 +90,9 @@ def clipped(f: Activation | None) -> Activation:
 # ---- implicit GEMM ----------------------------------------------------------------------------------------------------------
 
 
-def product_call(context: Context, variant: Variant, pixels: int, groups: int, arguments: dict[str, Any], activation: int) -> Call:
-    """The implicit GEMM of `pixels` by `arguments["outs"]` with panels of the variant's tile, in the form that it names."""
+def product_call(context: Context, variant: Variant, pixels: int, groups: int, arguments: dict[str, Any], activation: int, summed: int = 0) -> Call:
+    """The implicit GEMM of `pixels` by `arguments["outs"]` with panels of the variant's tile, in the form that it names. summed: products that CPUs
+    sum up before they join the others, or 0."""
     tile = Tile.of(variant, "MR")
     defines = {"MR": tile.rows, "NV": tile.vectors, "VEC": tile.width, "ACTIVATION": activation}
     pixel_blocks = blocks(pixels, tile.pixels)
@@ -106,7 +107,7 @@ def product_call(context: Context, variant: Variant, pixels: int, groups: int, a
     more = {"zeros": Zeros(arguments["reds"]), "blocks_per_item": per_item}
     lanes = variant["LANES"]
     size = (blocks(blocks(pixel_blocks, per_item), lanes) * lanes, panel_count, groups)
-    return Call("conv_igemm", "conv_igemm", size, (lanes, 1, 1), {**arguments, **more}, {**defines, "UNROLL": variant["UNROLL"]})
+    return Call("conv_igemm", "conv_igemm", size, (lanes, 1, 1), {**arguments, **more}, {**defines, "UNROLL": variant["UNROLL"], "SUMMED": summed})
 
 
 def igemm_call(

@@ -11,7 +11,7 @@ import numpy as np
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput
 from ...tuning.database import Choice
-from ...tuning.space import Family, Limits, Problem, Space, Variant
+from ...tuning.space import Family, Limits, Problem, Rule, Space, Variant
 from ..base import Algorithm
 from ..host import ONCE, is_fixed
 from ..matrices import row_of_pixels
@@ -25,6 +25,7 @@ from .tiles import PRODUCT, Tile, product_problem
 LINE = 16  # floats of a cache line
 FLOPS_PER_BYTE = 6.0  # of a core at its peak, while memory moves a byte
 FLOPS_PER_FILTER_BYTE = 12.0  # likewise, while a byte of the filters is transformed and written
+SUMMED = 128  # products of a sum that joins others: the transform back multiplies the rounding errors of long sums
 LEAST_GAIN = 0.9  # of the direct method's cost, at most: models are rough
 
 
@@ -105,7 +106,8 @@ def tile_family(name: str, cost: Callable[[Problem, int, Limits], float]) -> Fam
     def usual(problem: Problem, limits: Limits) -> Variant:
         return Variant.of("winograd", TILE=usual_tile(problem, limits, cost))
 
-    return Family(name, (Space("winograd", {"TILE": TILES}, usual),))
+    rule = Rule("tiles of 7 only where products are summed up in parts, which keeps errors small", lambda v, p, limits: v["TILE"] < 7 or not limits.is_gpu)
+    return Family(name, (Space("winograd", {"TILE": TILES}, usual, (rule,)),))
 
 
 WINOGRAD_TILE = tile_family("winograd_tile", cost)
@@ -271,7 +273,7 @@ class Winograd(OpenClAlgorithm):
             "reds": c,
             "outs": k,
         }
-        multiply = product_call(context, self.variant(node, context), tiles, count, products, plain.number)
+        multiply = product_call(context, self.variant(node, context), tiles, count, products, plain.number, SUMMED)
         channels, size = each_tile(context, cut.tile, k, tiles)
         result = {"y": node.outputs[0], "y_rows": target[1], "y_columns": target[2], **epilogue_arguments(node, node.op.epilogue)}
         back = Call("winograd", "winograd_output", *size, {**result, "m": m, **shared, **channels}, defines)
