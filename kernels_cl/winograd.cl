@@ -48,7 +48,7 @@ __kernel void winograd_filters(
         __global const float *from = source + source_offset + (panel * width + first_lane) * out_stride + i * red_stride;
         __global float *result = panels + panels_offset + (panel * reds + i) * width + first_lane;
         if (lanes < VEC)
-            for (int place = 0; place < REDS * 9 * VEC; ++place)
+            for (int place = 0; place < count * 9 * VEC; ++place)
                 gathered[place] = 0.0f;
         for (int tap = 0; tap < 9; ++tap) {
             __global const float *at = from + tap / 3 * tap_row_stride + tap % 3 * tap_column_stride;

@@ -6,7 +6,7 @@
 //   m     [panel][frequency][tile][VEC]  --A^T M A-->  y
 //
 // Work-item: a panel of VEC outputs, for all tiles. What a chunk needs stays in a first-level cache: taps, inputs, and the sums of all frequencies, of
-// which a row is in registers.  What is left of G without its factors costs additions only; the sums are multiplied by the factors.
+// which a row is in registers.  What is left of G without its factors costs additions more than multiplications; the sums are multiplied by the factors.
 //
 // TILES       1..4; 6*TILES sums and a row of a filter fit 32 registers.
 // CHANNELS, TILE_STRIDE    of v: channels, a multiple of CHUNK, and floats from a tile to the next. Known to the compiler, they are distances in its addresses.

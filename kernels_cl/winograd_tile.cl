@@ -50,7 +50,7 @@
 #define POINT_0 1.0f
 #define POINT_1 2.0f
 #define POINT_2 0.5f
-#else  // Of all sixteenths those whose rounding errors are smallest, or close to it: twice those of three pairs and 0.
+#else  // Of all sixteenths those whose rounding errors are smallest, or close to it: two to three times those of three pairs and 0.
 #define POINT_0 0.25f
 #define POINT_1 0.625f
 #define POINT_2 1.125f

@@ -808,7 +808,7 @@ def winograd_gradient_blocks(int64_t tile, int64_t kernel, int64_t step, int64_t
     cdef int64_t blocks = conv_blocks(groups, group_block) * phases * conv_blocks(channels, channel_block)
     cdef int64_t parts = max(1, min(conv_blocks(FEWEST_TASKS, blocks), tiles // 64))
     return {"parts": parts, "group_rows": rows, "group_width": conv_round(rows, vector_length(isa)), "panel_width": panel_width(isa),
-            "group_block": group_block, "channel_block": channel_block, "tile_block": min(32, tiles), "transformed": blocks > 1}
+            "group_block": group_block, "channel_block": channel_block, "tile_block": min(128 if blocks > 1 else 32, tiles), "transformed": blocks > 1}
 
 
 def depthwise_weight_gradient_blocks(int64_t lines, int64_t grid_cols, int64_t channels, int64_t taps, isa=None):

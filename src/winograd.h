@@ -99,7 +99,7 @@ struct winograd_gradient_params {
     int64_t panel_width;   /* channels of a panel of V */
     int64_t group_block;   /* groups of a task */
     int64_t channel_block; /* channels of a task; a multiple of the panel width */
-    int64_t tile_block;    /* tiles that a task transforms and multiplies in one go */
+    int64_t tile_block;    /* tiles that a task transforms, unless all are before, and multiplies in one go */
     int64_t transformed;   /* whether there are buffers 3 and 4: where several tasks would transform the same */
 };
 

@@ -123,7 +123,6 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
     const struct range tiles = part_range(p, part);
 
     const int64_t side = winograd_side(f), frequencies = side * side, u_stride = winograd_gradient_out_stride(p);
-    const int64_t step = p->transformed ? max_i64(1, tiles.end - tiles.first) : p->tile_block;
     const int64_t together = p->transformed ? gradient_tiles(p).all : p->tile_block; /* tiles that lie together */
     const int64_t v_stride = winograd_gradient_inputs_stride(p, together), v_panel = winograd_gradient_inputs(p, together, 1);
     const int64_t z_stride = winograd_gradient_outputs_stride(p, together), z_group = winograd_gradient_outputs(p, together, 1);
@@ -133,8 +132,8 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
         z = (float *)buffers[4] + out / p->group_rows * z_group + tiles.first * p->group_width;
     }
     if (tiles.first == tiles.end) memset(u, 0, (size_t)(outs * u_stride) * sizeof(float));
-    for (int64_t first = tiles.first; first < tiles.end; first += step) {
-        const int64_t count = min_i64(step, tiles.end - first);
+    for (int64_t first = tiles.first; first < tiles.end; first += p->tile_block) {
+        const int64_t count = min_i64(p->tile_block, tiles.end - first);
         if (!p->transformed) {
             transform_inputs(p, buffers[0], phase, channel, channels, first, count, v, v_stride, v_panel);
             for (int64_t o = 0; o < outs; o += p->group_rows)
@@ -154,6 +153,7 @@ void KERNEL(winograd_gradient)(const void *params, void *const *buffers, int64_t
                 }
             }
         }
+        if (p->transformed) v += count * NR, z += count * p->group_width;
     }
     float *dw = (float *)buffers[2] + (part * p->outs + out) * p->kernel * p->kernel * p->channels + channel;
     if (winograd_phases_share(f, p->channels)) gradient_shared_filters(p, u, outs, dw);

@@ -24,8 +24,7 @@ PEAK, TRANSFORM, FILTER_BYTES, HIDDEN = 105.0, 0.13, 20.0, 0.7
 CHUNK = 16  # of src/conv.h: channels that lie together in transformed inputs
 
 
-#: Tiles that there are for kernels of 3 and stride 1, and for kernels of stride 2.
-WHOLE_TILES = TILES
+#: Tiles that there are for kernels of stride 2.
 PHASE_TILES = {3: (2, 4, 7), 4: (2, 4, 7), 5: (2, 4), 6: (2, 4), 7: (4, 6), 8: (4, 6)}
 LEAST_GRADIENT_TILE = 4
 
@@ -106,7 +105,7 @@ class Winograd(ByTiles):
     @staticmethod
     def tiles(form: Form) -> tuple[int, ...]:
         """The tiles that there are for this kernel and stride."""
-        return WHOLE_TILES
+        return TILES
 
     @staticmethod
     def enough(c: int, k: int) -> bool:
@@ -346,7 +345,7 @@ class WinogradGradient(ByTiles):
     def pays(self, node: Node, device: Device) -> bool:
         """Where it has the fewest products of all tiles, and clearly fewer than the direct method."""
         g = node.op.geometry  # type: ignore[attr-defined]
-        products = {tile: frequencies(tile) * tiles_of(g.output_shape, tile) for tile in WHOLE_TILES if tile >= LEAST_GRADIENT_TILE}
+        products = {tile: frequencies(tile) * tiles_of(g.output_shape, tile) for tile in TILES if tile >= LEAST_GRADIENT_TILE}
         enough = min(g.channels, g.out_channels) >= 16
         return enough and products[self.tile] == min(products.values()) < 0.45 * 9 * math.prod(g.output_shape[:3])
 
@@ -418,13 +417,13 @@ class StridedWinogradGradient(WinogradGradient):
         return enough and costs[self.tile] == min(costs.values()) < 0.8 * direct_cost(kernel, c, k, target)
 
 
-WHOLE = [Winograd(tile) for tile in WHOLE_TILES]
+WHOLE = [Winograd(tile) for tile in TILES]
 STRIDED_TILES = sorted({tile for tiles in PHASE_TILES.values() for tile in tiles})
 ALGORITHMS: dict[type[Op], list[CpuAlgorithm]] = {
     Conv: [*WHOLE, *(StridedWinograd(tile) for tile in STRIDED_TILES)],
     ConvBackwardInput: [*WHOLE, *(StridedWinogradInput(tile) for tile in STRIDED_TILES)],
     ConvBackwardWeight: [
-        *(WinogradGradient(tile) for tile in WHOLE_TILES if tile >= LEAST_GRADIENT_TILE),
+        *(WinogradGradient(tile) for tile in TILES if tile >= LEAST_GRADIENT_TILE),
         *(StridedWinogradGradient(tile) for tile in STRIDED_TILES if tile >= LEAST_GRADIENT_TILE),
     ],
 }

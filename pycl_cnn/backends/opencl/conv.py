@@ -107,7 +107,7 @@ def product_call(context: Context, variant: Variant, pixels: int, groups: int, a
     more = {"zeros": Zeros(arguments["reds"]), "blocks_per_item": per_item}
     lanes = variant["LANES"]
     size = (blocks(blocks(pixel_blocks, per_item), lanes) * lanes, panel_count, groups)
-    return Call("conv_igemm", "conv_igemm", size, (lanes, 1, 1), {**arguments, **more}, {**defines, "UNROLL": variant["UNROLL"], "SUMMED": summed})
+    return Call("conv_igemm", "conv_igemm", size, (lanes, 1, 1), {**arguments, **more}, {**defines, "UNROLL": variant["UNROLL"], "SUMMED": 0 if context.device.is_gpu else summed})
 
 
 def igemm_call(

@@ -86,7 +86,7 @@ def _geometries(g: ConvGeometry) -> Iterator[ConvGeometry]:
         groups_of = [class_of(g.groups), 67]
         sizes = [(1, 1, n) for n in groups_of]
     else:
-        classes = [(class_of(c), class_of(k)), (min(c, 67), class_of(k)), (class_of(c), min(k, 67)), (min(c, 67), min(k, 131))]
+        classes = [(class_of(c), class_of(k)), (min(c, 131), class_of(k)), (class_of(c), min(k, 67)), (min(c, 67), min(k, 131))]
         sizes = [(a, b, groups) for a, b in dict.fromkeys(classes)]
     uneven = (1, 0) if max(g.stride) > 1 else (0,)  # a column that no window reaches
     for (per_group, outs, count), (batch, rows, columns), extra in product(sizes, GRIDS, uneven):

@@ -43,6 +43,7 @@ CHUNKS = Space("winograd", {"CHUNK": (1024, 2048, 4096, 8192, 16384, 32768), "LE
 WINOGRAD = Family("winograd", (CHUNKS,))
 
 Shape = tuple[int, ...]
+Allowed = Callable[[Problem, int, Limits], bool]  # whether tiles of a size keep what is promised of errors
 
 
 def chunk_problem(source: Shape, target: Shape, tile: int) -> Problem:
@@ -95,18 +96,23 @@ def direct_cost(problem: Problem) -> float:
     return 2 * 9 * math.prod(problem[name] for name in ("images", "rows", "columns", "ins", "outs"))
 
 
-def usual_tile(problem: Problem, limits: Limits, cost: Callable[[Problem, int, Limits], float] = cost) -> int:
+def exact_enough(problem: Problem, tile: int, limits: Limits) -> bool:
+    """Tiles of 7 only where products are summed up in parts, for they multiply the rounding errors of long sums most."""
+    return tile < 7 or not limits.is_gpu
+
+
+def usual_tile(problem: Problem, limits: Limits, cost: Callable[[Problem, int, Limits], float] = cost, allowed: Allowed = exact_enough) -> int:
     """By a model of the cost. On GPUs 4: no other was measured there, and 64 frequencies are many registers."""
-    return 4 if limits.is_gpu else min(TILES, key=lambda tile: cost(problem, tile, limits))
+    return 4 if limits.is_gpu else min((tile for tile in TILES if allowed(problem, tile, limits)), key=lambda tile: cost(problem, tile, limits))
 
 
-def tile_family(name: str, cost: Callable[[Problem, int, Limits], float]) -> Family:
+def tile_family(name: str, cost: Callable[[Problem, int, Limits], float], allowed: Allowed = exact_enough) -> Family:
     """TILE: outputs of a tile at a side."""
 
     def usual(problem: Problem, limits: Limits) -> Variant:
-        return Variant.of("winograd", TILE=usual_tile(problem, limits, cost))
+        return Variant.of("winograd", TILE=usual_tile(problem, limits, cost, allowed))
 
-    rule = Rule("tiles of 7 only where products are summed up in parts, which keeps errors small", lambda v, p, limits: v["TILE"] < 7 or not limits.is_gpu)
+    rule = Rule("tiles of 7 only where sums are short, which keeps errors small", lambda v, p, limits: allowed(p, v["TILE"], limits))
     return Family(name, (Space("winograd", {"TILE": TILES}, usual, (rule,)),))
 
 

@@ -14,7 +14,7 @@ from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, devic
 from .conv import clipped, epilogue_arguments, roles
 from .sizes import blocks, clamp
 from .tiles import HEIGHTS, WIDTH, WIDTHS, Tile, registers
-from .winograd import LEAST_GAIN, LINE, Winograd, cost, direct_cost, filters_problem, insert_filters, usual_tile
+from .winograd import LEAST_GAIN, LINE, SUMMED, Winograd, cost, direct_cost, filters_problem, insert_filters, usual_tile
 
 ROWS_OF_WIDTH = {16: 7, 8: 6, 4: 6}
 BLOCKS_PER_UNIT = 3  # at least
@@ -152,7 +152,7 @@ class WinogradFused(OpenClAlgorithm):
             "frequency_stride": frequency_stride(block.rows, form.red_stride),
             **epilogue_arguments(node, node.op.epilogue),
         }
-        defines = {"TILE": tile, "MR": block.rows, "NV": block.vectors, "VEC": block.width, "ACTIVATION": clipped(node.op.epilogue.activation).number, **form.defines}
+        defines = {"TILE": tile, "MR": block.rows, "NV": block.vectors, "VEC": block.width, "SUMMED": SUMMED, "ACTIVATION": clipped(node.op.epilogue.activation).number, **form.defines}
         return [Call("winograd_fused", "winograd_fused", (self._items(node),), (1,), arguments, defines)]
 
 

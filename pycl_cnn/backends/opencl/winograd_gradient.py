@@ -30,6 +30,7 @@ from .winograd import (
 )
 
 MOST_CHUNKS = 16
+MOST_SUMMED = 1024  # tiles of 7 of a chunk, where there are as many chunks
 FLOPS_PER_SUM_BYTE = 16.0  # of a core at its peak, while a byte of the sums of all frequencies is written or read
 
 
@@ -43,7 +44,12 @@ def cost(problem: Problem, tile: int, limits: Limits) -> float:
     return products + transforms + sums
 
 
-GRADIENT_TILE = tile_family("winograd_gradient_tile", cost)
+def exact_enough(problem: Problem, tile: int, limits: Limits) -> bool:
+    """The products of a chunk are summed up in one go."""
+    return tile < 7 or (not limits.is_gpu and usual_chunks(problem, tile, limits)[0] <= MOST_CHUNKS * MOST_SUMMED)
+
+
+GRADIENT_TILE = tile_family("winograd_gradient_tile", cost, exact_enough)
 
 
 class WinogradGradient(OpenClAlgorithm):

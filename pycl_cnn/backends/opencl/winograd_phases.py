@@ -31,7 +31,6 @@ PHASES = ((0, 1), (0, 0), (1, 0), (1, 1))  # (row, column), in the order of the 
 PHASE_LANES = 16  # of kernels_cl/winograd_transforms.cl
 
 
-
 def phases_usual(problem: Problem, limits: Limits) -> Variant:
     return usual_block(problem, limits, TILE)
 
