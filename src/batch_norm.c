@@ -31,6 +31,14 @@ static struct batch_norm_block batch_norm_block(const struct batch_norm_params *
     return block;
 }
 
+/* Whether x comes from memory, in rows so long that a bundle of them is no run. Sums then touch a bundle before they
+ * read it vector by vector, and what is written is computed row by row. */
+static int is_far(const struct batch_norm_params *p) { return p->rows * p->c >= FAR_FLOATS && p->c >= 64; }
+
+static void touch_rows(const float *x, int64_t stride, int64_t rows, int64_t channels) {
+    for (int64_t r = 0; r < rows; r++) touch(x + r * stride, channels);
+}
+
 ALWAYS_INLINE vf add_bundle(const vf *row) {
     return ((row[0] + row[1]) + (row[2] + row[3])) + ((row[4] + row[5]) + (row[6] + row[7]));
 }
@@ -74,11 +82,13 @@ void KERNEL(batch_norm_statistics)(const void *params, void *const *buffers, int
     const float *x = (const float *)buffers[0] + block.channel; /* its first row is the origin */
     float *partial = (float *)buffers[1] + block.part * 2 * p->c + block.channel;
     float mean[BATCH_NORM_CHANNELS + VL] = {0}, squares[BATCH_NORM_CHANNELS + VL] = {0};
+    const int far = is_far(p);
     int64_t r = block.begin;
     while (r < block.end) {
         const int64_t added = block.end - r >= BUNDLE ? BUNDLE : 1;
         const float count = (float)(r - block.begin), share = (float)added / (count + (float)added);
         const float *rows = x + r * p->c;
+        if (far) touch_rows(rows, p->c, added, block.channels);
         int64_t k = 0;
         if (added == BUNDLE)
             for (; k + VL <= block.channels; k += VL)
@@ -197,8 +207,9 @@ void KERNEL(batch_norm_normalise)(const void *params, void *const *buffers, int6
     const struct batch_norm_params *p = params;
     const struct normaliser normaliser = {buffers[1], buffers[2], buffers[3], buffers[4]};
     const int64_t begin = batch_norm_last_rows_first(p, task) * p->rows_per_task, end = min_i64(p->rows, begin + p->rows_per_task);
-    for (int64_t r = begin; r < end; r += BUNDLE) {
-        const int64_t rows = min_i64(BUNDLE, end - r);
+    const int64_t bundle = is_far(p) ? 1 : BUNDLE;
+    for (int64_t r = begin; r < end; r += bundle) {
+        const int64_t rows = min_i64(bundle, end - r);
         const float *x = (const float *)buffers[0] + r * p->c;
         float *y = (float *)buffers[5] + r * p->c;
         DISPATCH_ACTIVATION(p->activation, normalise_rows, p, x, &normaliser, rows, p->c, y, p->c)
@@ -269,13 +280,17 @@ void KERNEL(batch_norm_backward_partial)(const void *params, void *const *buffer
     float room[BUNDLE * BATCH_NORM_CHANNELS];
     /* [0]: sums of dz, [1]: sums of dz * xhat; of the current block, and of all blocks before. */
     float block[2][BATCH_NORM_CHANNELS + VL] = {{0}}, total[2][BATCH_NORM_CHANNELS + VL] = {{0}};
+    const int far = is_far(p);
     int64_t bundles = 0;
     for (int64_t r = b.begin; r < b.end; r += BUNDLE) {
         const int64_t rows = min_i64(BUNDLE, b.end - r);
-        const float *x = (const float *)buffers[0] + r * p->c + b.channel;
+        const float *x = (const float *)buffers[0] + r * p->c + b.channel, *dy = (const float *)buffers[1] + r * p->c + b.channel;
+        if (far) {
+            touch_rows(x, p->c, rows, b.channels);
+            touch_rows(dy, p->c, rows, b.channels);
+        }
         int64_t stride;
-        const float *dz = activation_gradient(p, x, (const float *)buffers[1] + r * p->c + b.channel, &normaliser, rows,
-                                              b.channels, room, &stride);
+        const float *dz = activation_gradient(p, x, dy, &normaliser, rows, b.channels, room, &stride);
         DISPATCH_ACTIVATION(p->activation, add_gradients_of_bundle, p, x, dz, stride, &normaliser, rows, b.channels, block[0], block[1])
         if (++bundles % BUNDLES_IN_BLOCK != 0 && r + BUNDLE < b.end) continue;
         for (int sum = 0; sum < 2; sum++)
@@ -304,36 +319,53 @@ void KERNEL(batch_norm_backward_finalize)(const void *params, void *const *buffe
     }
 }
 
-/* dx of some rows, `lanes` channels from k on. */
-ALWAYS_INLINE void input_gradient(int64_t kind, const struct batch_norm_params *p, const float *x, const float *dz, float *dx,
-                                  int64_t dz_stride, const struct normaliser *n, const float *dgamma, const float *dbeta,
-                                  int64_t rows, int64_t k, int64_t lanes) {
+/* What the rows of dx have in common: dx = (dz - offset - (x - mean) * slope) * scale. */
+struct input_gradient {
+    float mean[BATCH_NORM_CHANNELS], scale[BATCH_NORM_CHANNELS], shift[BATCH_NORM_CHANNELS];
+    float offset[BATCH_NORM_CHANNELS], slope[BATCH_NORM_CHANNELS];
+};
+
+static void prepare_input_gradient(const struct batch_norm_params *p, const struct normaliser *n, const float *dgamma, const float *dbeta,
+                                   int64_t channels, struct input_gradient *g) {
     const float share = 1.0f / (float)p->rows;
-    const vf mean = vf_load_lanes(n->mean + k, lanes);
-    const vf scale = normaliser_scale(n, k, k + lanes), shift = normaliser_shift(n, k, k + lanes);
-    const vf offset = vf_load_lanes(dbeta + k, lanes) * share;
-    const vf slope = vf_load_lanes(dgamma + k, lanes) * share * vf_load_lanes(n->rstd + k, lanes);
-    for (int64_t r = 0; r < rows; r++) {
-        vf deviation = vf_load_lanes(x + r * p->c + k, lanes) - mean;
-        vf dy = vf_load_lanes(dz + r * dz_stride + k, lanes);
-        vf gradient = unary_gradient(kind, p->alpha, p->beta, dy, deviation * scale + shift);
-        vf_store_lanes(dx + r * p->c + k, (gradient - offset - deviation * slope) * scale, lanes);
+    for (int64_t k = 0; k < channels; k += VL) {
+        vf_store(g->mean + k, vf_load_until(n->mean, k, channels));
+        vf_store(g->scale + k, normaliser_scale(n, k, channels));
+        vf_store(g->shift + k, normaliser_shift(n, k, channels));
+        vf_store(g->offset + k, vf_load_until(dbeta, k, channels) * share);
+        vf_store(g->slope + k, vf_load_until(dgamma, k, channels) * share * vf_load_until(n->rstd, k, channels));
     }
 }
 
-/* The same for all channels of a block. */
-ALWAYS_INLINE void input_gradient_of_bundle(int64_t kind, const struct batch_norm_params *p, const float *x, const float *dz,
-                                            float *dx, int64_t dz_stride, const struct normaliser *n, const float *dgamma,
-                                            const float *dbeta, int64_t rows, int64_t channels) {
-    int64_t k = 0;
-    for (; k + VL <= channels; k += VL) input_gradient(kind, p, x, dz, dx, dz_stride, n, dgamma, dbeta, rows, k, VL);
-    if (k < channels) input_gradient(kind, p, x, dz, dx, dz_stride, n, dgamma, dbeta, rows, k, channels - k);
+/* Some rows of dx, `lanes` channels from k on. */
+ALWAYS_INLINE void input_gradient_at(int64_t kind, float alpha, float beta, const float *x, int64_t x_stride, const float *dz, int64_t dz_stride,
+                                     float *dx, const struct input_gradient *g, int64_t rows, int64_t k, int64_t lanes) {
+    const vf mean = vf_load(g->mean + k), scale = vf_load(g->scale + k), shift = vf_load(g->shift + k);
+    const vf offset = vf_load(g->offset + k), slope = vf_load(g->slope + k);
+    for (int64_t r = 0; r < rows; r++) {
+        const vf deviation = vf_load_lanes(x + r * x_stride + k, lanes) - mean, dy = vf_load_lanes(dz + r * dz_stride + k, lanes);
+        const vf gradient = unary_gradient(kind, alpha, beta, dy, deviation * scale + shift);
+        vf_store_lanes(dx + r * x_stride + k, (gradient - offset - deviation * slope) * scale, lanes);
+    }
+}
+
+/* A bundle at once, or row by row. */
+ALWAYS_INLINE void input_gradient_of_rows(int64_t kind, const struct batch_norm_params *p, const float *x, const float *dz, float *dx,
+                                          int64_t dz_stride, const struct input_gradient *g, int64_t rows, int64_t channels, int by_row) {
+    const int64_t stride = p->c, at_once = by_row ? 1 : rows;
+    const float alpha = p->alpha, beta = p->beta;
+    for (int64_t r = 0; r < rows; r += at_once, x += stride, dz += dz_stride, dx += stride) {
+        int64_t k = 0;
+        for (; k + VL <= channels; k += VL) input_gradient_at(kind, alpha, beta, x, stride, dz, dz_stride, dx, g, at_once, k, VL);
+        if (k < channels) input_gradient_at(kind, alpha, beta, x, stride, dz, dz_stride, dx, g, at_once, k, channels - k);
+    }
 }
 
 void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct batch_norm_params *p = params;
     const int64_t begin = batch_norm_last_rows_first(p, task) * p->rows_per_task, end = min_i64(p->rows, begin + p->rows_per_task);
+    const int far = is_far(p);
     float room[BUNDLE * BATCH_NORM_CHANNELS];
     for (int64_t channel = 0; channel < p->c; channel += BATCH_NORM_CHANNELS) {
         const int64_t channels = min_i64(BATCH_NORM_CHANNELS, p->c - channel);
@@ -341,6 +373,8 @@ void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers,
                                               buffers[3] ? (const float *)buffers[3] + channel : NULL,
                                               (const float *)buffers[4] + channel, (const float *)buffers[5] + channel};
         const float *dgamma = (const float *)buffers[6] + channel, *dbeta = (const float *)buffers[7] + channel;
+        struct input_gradient gradient;
+        prepare_input_gradient(p, &normaliser, dgamma, dbeta, channels, &gradient);
         for (int64_t r = begin; r < end; r += BUNDLE) {
             const int64_t rows = min_i64(BUNDLE, end - r), place = r * p->c + channel;
             const float *x = (const float *)buffers[0] + place;
@@ -348,7 +382,7 @@ void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers,
             int64_t stride;
             const float *dz = activation_gradient(p, x, (const float *)buffers[1] + place, &normaliser, rows, channels,
                                                   room, &stride);
-            DISPATCH_ACTIVATION(p->activation, input_gradient_of_bundle, p, x, dz, dx, stride, &normaliser, dgamma, dbeta, rows, channels)
+            DISPATCH_ACTIVATION(p->activation, input_gradient_of_rows, p, x, dz, dx, stride, &gradient, rows, channels, far)
         }
     }
 }

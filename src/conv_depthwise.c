@@ -78,11 +78,10 @@ static void steps_inside(int64_t start, int64_t step, int64_t count, int64_t siz
 
 /* Rows of an image of x that are normalised when they are first seen. */
 struct normalised_rows {
-    const float *table, *x; /* see normalise.h; both at the first channel of the task */
+    const float *table; /* see normalise.h; at the first channel of the task */
     int64_t table_stride, row_stride, col_stride;
     struct patch_geometry kept; /* of the rows in scratch, whose pixels have the channels of the task only */
     float *rows;
-    int64_t end; /* of those rows of the image that were normalised so far */
 };
 
 /* The pixels of x that the tiles of one grid row see. */
@@ -100,6 +99,9 @@ struct columns {
     int64_t lines;        /* of pointers */
     int64_t next_tile;    /* the column after the full tile that the pointers belong to, if that was inside of x; or -1 */
     struct normalised_rows *normalised; /* what is kept are rows of x, normalised; or NULL */
+    const float *image;   /* x itself, or NULL if it is not in memory */
+    int64_t seen;         /* the end of those rows of it that were pointed at so far */
+    int far;              /* whether images come from memory; their rows are runs */
 };
 
 /* Scratch: zeros for the channels of a task, then the pointers. */
@@ -107,6 +109,7 @@ static struct columns columns_start(const struct patch_geometry *g, int64_t chan
     const int64_t floats = conv_round(channel_block, CHUNK) + LINE_SLACK;
     memset(scratch, 0, (size_t)floats * sizeof(float));
     return (struct columns){.geometry = g, .variant = depthwise_choose(g), .kept = g->rows, .zeros = scratch,
+                            .far = channel_block >= g->channels && g->row_stride == g->cols * g->channels && g->images * g->rows * g->row_stride >= FAR_FLOATS,
                             .pixels = (const float **)((float *)scratch + floats)};
 }
 
@@ -128,20 +131,26 @@ static void columns_normalise(struct columns *columns, struct normalised_rows *r
 static void columns_see(struct columns *columns, const float *x) {
     struct normalised_rows *rows = columns->normalised;
     columns->x = rows ? rows->rows : x;
-    if (!rows || rows->x == x) return;
-    rows->x = x;
-    rows->end = 0;
+    if (columns->image == x) return;
+    columns->image = x;
+    columns->seen = 0;
 }
 
-/* Normalises those of the rows begin..end-1 of the image that are not there yet. */
-static void rows_seen(const struct columns *columns, int64_t begin, int64_t end) {
-    struct normalised_rows *rows = columns->normalised;
-    const struct patch_geometry *kept = columns->geometry;
-    for (int64_t row = max_i64(rows->end, begin); row < min_i64(end, kept->rows); row++)
-        normalise_block(rows->table, rows->table_stride, rows->x + row * rows->row_stride, rows->col_stride, kept->cols,
-                        kept->col_stride, rows->rows + row % columns->kept * kept->row_stride, kept->col_stride, INT64_MAX / 2, 0, 1,
-                        NORMALISED_AHEAD);
-    rows->end = max_i64(rows->end, end);
+/* Reads, and normalises, those of the rows begin..end-1 of the image that were not seen yet: row by row, as they lie in memory, before tiles of
+ * several rows are read. */
+static void rows_seen(struct columns *columns, int64_t begin, int64_t end) {
+    const struct normalised_rows *rows = columns->normalised;
+    const struct patch_geometry *g = columns->geometry;
+    const int64_t row_stride = rows ? rows->row_stride : g->row_stride;
+    for (int64_t row = max_i64(columns->seen, begin); row < min_i64(end, g->rows); row++) {
+        const float *x = columns->image + row * row_stride;
+        if (columns->far) touch(x, row_stride);
+        if (rows)
+            normalise_block(rows->table, rows->table_stride, x, rows->col_stride, g->cols, g->col_stride,
+                            rows->rows + row % columns->kept * g->row_stride, g->col_stride, INT64_MAX / 2, 0, 1,
+                            columns->far ? 0 : NORMALISED_AHEAD);
+    }
+    columns->seen = max_i64(columns->seen, end);
 }
 
 /* Turns to a grid row. Tap rows outside of x are left out. */
@@ -152,10 +161,8 @@ static void columns_turn(struct columns *columns, int64_t grid_row) {
     steps_inside(start, g->tap_row_step, g->tap_rows, g->rows, &columns->first_tap, &last);
     columns->first_row = start + columns->first_tap * g->tap_row_step;
     columns->rows = last - columns->first_tap;
-    if (columns->normalised) {
-        const int64_t reach = (g->tap_rows - 1) * g->tap_row_step;
-        rows_seen(columns, start + min_i64(0, reach), start + max_i64(0, reach) + 1);
-    }
+    const int64_t reach = (g->tap_rows - 1) * g->tap_row_step;
+    if (columns->image) rows_seen(columns, max_i64(0, start + min_i64(0, reach)), start + max_i64(0, reach) + 1);
     columns->inside = 0;
     columns->outside = columns->rows;
     columns->lines = columns->rows * (columns->variant->taps == 1 ? g->tap_cols : 1);
@@ -170,7 +177,7 @@ static void columns_turn_pair(struct columns *columns, int64_t grid_row) {
     columns->rows = columns->lines = g->tap_rows + g->row_step;
     steps_inside(start, 1, columns->rows, g->rows, &columns->inside, &columns->outside);
     columns->first_row = start;
-    if (columns->normalised) rows_seen(columns, start, start + columns->rows);
+    if (columns->image) rows_seen(columns, max_i64(0, start), start + columns->rows);
     columns->next_tile = -1;
 }
 
@@ -284,6 +291,8 @@ ALWAYS_INLINE void depthwise_weight_gradient_task(const struct depthwise_weight_
         const int pair = pairs && line + 1 < line_end && row + 1 < p->grid_rows;
         const float *dy_row = dy + image * p->out_image_stride + row * p->out_row_stride;
         columns_see(&columns, x + image * p->image_stride);
+        if (columns.far)
+            for (int r = 0; r <= pair; r++) touch(dy_row + r * p->out_row_stride, p->grid_cols * p->out_col_stride);
         if (pair)
             columns_turn_pair(&columns, row);
         else
