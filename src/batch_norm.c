@@ -35,10 +35,6 @@ static struct batch_norm_block batch_norm_block(const struct batch_norm_params *
  * read it vector by vector, and what is written is computed row by row. */
 static int is_far(const struct batch_norm_params *p) { return p->rows * p->c >= FAR_FLOATS && p->c >= 64; }
 
-static void touch_rows(const float *x, int64_t stride, int64_t rows, int64_t channels) {
-    for (int64_t r = 0; r < rows; r++) touch(x + r * stride, channels);
-}
-
 ALWAYS_INLINE vf add_bundle(const vf *row) {
     return ((row[0] + row[1]) + (row[2] + row[3])) + ((row[4] + row[5]) + (row[6] + row[7]));
 }

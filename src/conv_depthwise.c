@@ -291,8 +291,7 @@ ALWAYS_INLINE void depthwise_weight_gradient_task(const struct depthwise_weight_
         const int pair = pairs && line + 1 < line_end && row + 1 < p->grid_rows;
         const float *dy_row = dy + image * p->out_image_stride + row * p->out_row_stride;
         columns_see(&columns, x + image * p->image_stride);
-        if (columns.far)
-            for (int r = 0; r <= pair; r++) touch(dy_row + r * p->out_row_stride, p->grid_cols * p->out_col_stride);
+        if (columns.far) touch_rows(dy_row, p->out_row_stride, 1 + pair, p->grid_cols * p->out_col_stride);
         if (pair)
             columns_turn_pair(&columns, row);
         else

@@ -117,6 +117,11 @@ static inline void touch(const float *run, int64_t floats) {
     for (int64_t i = 0; i < floats; i += LINE) (void)*(const volatile float *)(run + i);
 }
 
+/* The same for `rows` runs, `stride` floats apart. */
+static inline void touch_rows(const float *x, int64_t stride, int64_t rows, int64_t floats) {
+    for (int64_t row = 0; row < rows; row++) touch(x + row * stride, floats);
+}
+
 static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
