@@ -124,6 +124,23 @@ def test_every_convolution_algorithm(device, shape, kind, epilogue):
     assert tried or device.backend == "reference"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_of_large_images(device, kind, stride):
+    """Phases of their input gradient are done image by image on the CPU."""
+    op_kind, channels = KINDS[kind], 67
+    g = ConvGeometry.forward("conv", (3, 66, 63, channels), (channels, 3, 3, 1), stride=stride, padding=1, groups=channels)
+    sizes, length = shapes(op_kind, g)
+    epilogue = Epilogue() if op_kind is ConvBackwardWeight else Epilogue(True, True)
+    target = g.output_shape if op_kind is Conv else g.input_shape
+    op = op_kind(g) if op_kind is ConvBackwardWeight else op_kind(g, epilogue)
+    extra = [(channels,), target] if epilogue.bias else []
+    operands = operands_of(np.random.default_rng(stride), *sizes, *extra)
+    (expected,), (magnitude,) = op.reference(*operands), op_kind(g).reference(*(np.abs(operand) for operand in operands[:2]))
+    y = run(op, operands, device, {})
+    assert_within(y, expected, sum_bound(length, magnitude + sum(np.abs(operand) for operand in operands[2:])), kind)
+
+
 @contextmanager
 def tiles_of_7(device, outs):
     """Where OpenCL has them; the CPU has algorithms of their own for each tile."""

@@ -113,6 +113,36 @@ def test_depthwise_weight_gradient(c):
 
 
 @pytest.mark.parametrize("isa", kernels.isa_list())
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_of_images_in_memory(isa, stride):
+    """Large ones are read row by row before tiles are: the same bits as of each image by itself, which is small."""
+    rng = np.random.default_rng(stride)
+    images, size, channels = 17, 31, 67
+    c = {"isa": isa, "bounds": "clip", "n": images, "h": size, "w": size, "oh": -(-size // stride), "ow": -(-size // stride), "r": 3, "s": 3,
+         "stride": (stride, stride), "dilation": (1, 1), "pad": (1, 1), "groups": 1}
+    x, w, dy = random(rng, images, size, size, channels), random(rng, 3, 3, channels), random(rng, images, c["oh"], c["ow"], channels)
+    assert x.size >= 1 << 20 > 16 * x[0].size
+    z, table = normalisation(c, x, rng)
+    whole = forward_geometry(c, channels, channels)
+    plain = {"activation": 0, "alpha": 0.0, "beta": 0.0}
+    for kernel, sizes, others, target in (
+        ("depthwise", {"row_block": 5, "channel_block": channels, **plain}, (w, None, None), dy.shape),
+        ("depthwise_weight_gradient", {"parts": images, "channel_block": channels}, (dy,), (images, 9, channels)),
+    ):
+        compared(kernel, whole | sizes, x, z, table, others, target, c)
+        operands = [other for other in others if other is not None]
+        buffers = [0, *(None if other is None else 1 for other in others), 2]
+        together, alone = Guarded(target), Guarded(target)
+        run([(kernel, whole | sizes, buffers)], [z, *operands, together.array], isa, outputs=[2])
+        for image in range(images):
+            part = Guarded((1, *target[1:]))
+            one = whole | sizes | {"images": 1} | ({"parts": 1} if "parts" in sizes else {})
+            run([(kernel, one, buffers)], [z[image], *(o[image] if o is dy else o for o in operands), part.array], isa, outputs=[2])
+            alone.array[image] = part.array[0]
+        np.testing.assert_array_equal(together.array, alone.array)
+
+
+@pytest.mark.parametrize("isa", kernels.isa_list())
 @pytest.mark.parametrize("bounds", sorted(BOUNDS))
 @pytest.mark.parametrize("channels", [1, 17, 64, 300])
 def test_max_pool(isa, bounds, channels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -363,6 +364,9 @@ class PackTapsAlgorithm(CpuAlgorithm):
         return result
 
 
+LARGE_IMAGE = 1 << 18  # floats, of which second-level caches hold few images or none
+
+
 class Depthwise(CpuAlgorithm):
     """One filter for each channel, channels as vector lanes."""
 
@@ -384,15 +388,24 @@ class Depthwise(CpuAlgorithm):
         assert isinstance(packed, PackTaps)
         epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
         bias, residual = epilogue_buffers(node, epilogue)
+        # Phases write every second pixel: of large images one after the other, what one has written is still in a cache for the next.
+        at_once = 1 if len(phases) > 1 and math.prod(target[1:]) >= LARGE_IMAGE else max(1, target[0])
         return [
             conv_launch(
                 "depthwise",
-                (node.inputs[0], At(node.inputs[1], 4 * place), bias, residual, node.outputs[0]),
-                **patch_members(source, phase, 1),
+                (
+                    At(node.inputs[0], 4 * image * math.prod(source[1:])),
+                    At(node.inputs[1], 4 * place),
+                    bias,
+                    At(residual, 4 * image * math.prod(target[1:])) if residual else None,
+                    At(node.outputs[0], 4 * image * math.prod(target[1:])),
+                ),
+                **patch_members((at_once, *source[1:]), phase, 1),
                 **output_members(target, phase),
                 **_kernels.depthwise_blocks(phase.rows.grid, phase.cols.grid, g.channels, phase.rows.taps * phase.cols.taps),
                 **epilogue_members(epilogue),
             )
+            for image in range(0, target[0], at_once)
             for phase, place in zip(phases, packed.places(), strict=True)
         ]
 
