@@ -108,8 +108,9 @@ struct columns {
 static struct columns columns_start(const struct patch_geometry *g, int64_t channel_block, void *scratch) {
     const int64_t floats = conv_round(channel_block, CHUNK) + LINE_SLACK;
     memset(scratch, 0, (size_t)floats * sizeof(float));
+    const int runs = channel_block >= g->channels && g->row_stride == g->cols * g->channels;
     return (struct columns){.geometry = g, .variant = depthwise_choose(g), .kept = g->rows, .zeros = scratch,
-                            .far = channel_block >= g->channels && g->row_stride == g->cols * g->channels && g->images * g->rows * g->row_stride >= FAR_FLOATS,
+                            .far = runs && g->images * g->rows * g->row_stride >= FAR_FLOATS,
                             .pixels = (const float **)((float *)scratch + floats)};
 }
 
@@ -291,7 +292,7 @@ ALWAYS_INLINE void depthwise_weight_gradient_task(const struct depthwise_weight_
         const int pair = pairs && line + 1 < line_end && row + 1 < p->grid_rows;
         const float *dy_row = dy + image * p->out_image_stride + row * p->out_row_stride;
         columns_see(&columns, x + image * p->image_stride);
-        if (columns.far) touch_rows(dy_row, p->out_row_stride, 1 + pair, p->grid_cols * p->out_col_stride);
+        if (columns.far) touch_rows(dy_row, p->out_row_stride, 1 + pair, (p->grid_cols - 1) * p->out_col_stride + count);
         if (pair)
             columns_turn_pair(&columns, row);
         else

@@ -25,7 +25,7 @@ def epilogue_members(epilogue: Epilogue) -> dict[str, Any]:
     }
 
 
-def epilogue_buffers(node: Node, epilogue: Epilogue) -> tuple[Buffer, Buffer]:
+def epilogue_buffers(node: Node, epilogue: Epilogue) -> tuple[Value | None, Value | None]:
     """Bias and residual of a node whose first two inputs are operands."""
     extra = list(node.inputs[2:])
     return (extra.pop(0) if epilogue.bias else None), (extra.pop(0) if epilogue.residual else None)
@@ -364,7 +364,7 @@ class PackTapsAlgorithm(CpuAlgorithm):
         return result
 
 
-LARGE_IMAGE = 1 << 18  # floats, of which second-level caches hold few images or none
+LARGE_IMAGE = 1 << 18  # floats of an image; as many as a second-level cache holds
 
 
 class Depthwise(CpuAlgorithm):
