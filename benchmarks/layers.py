@@ -3,7 +3,8 @@
     python -m benchmarks.layers [--network resnet18] [--batch 1] [--device cpu] [--train] [--threads 2] [--out docs/benchmarks.md]
 
 The floor is the larger of FLOPs over the rate of a multiply-add loop and bytes (inputs and outputs, once) over the rate of copying as
-much, the device's measured ceilings. FLOPs are those of the direct method: Winograd does fewer, so a step can be under its floor.
+much, the device's measured ceilings. FLOPs are those that the algorithm does in products, beside them stand those of the direct method: Winograd's
+transforms are part of the gap.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Layer:
     algorithm: str
     output: tuple[int, ...]
     flops: int
+    work: int
     nbytes: int
     floor: float
     seconds: float
@@ -62,21 +64,22 @@ def measure(program: Any, arrays: Sequence[np.ndarray], ceilings: Any, rounds: i
         profiles.append(program.profile(*arrays, repeat=repeat))
     seconds = [min(column) for column in zip(*(profile.seconds for profile in profiles), strict=True)]
     return [
-        Layer(i, s.scope, s.operation, s.algorithm, s.output, s.flops, s.nbytes, ceilings.floor(s.flops, s.nbytes), t)
+        Layer(i, s.scope, s.operation, s.algorithm, s.output, s.flops, s.work, s.nbytes, ceilings.floor(s.work, s.nbytes), t)
         for i, (s, t) in enumerate(zip(profiles[0].steps, seconds, strict=True))
     ]
 
 
-HEADINGS = ("step", "where", "operation", "algorithm", "output", "MFLOP", "MiB", "floor us", "now us", "ratio", "gap us")
+HEADINGS = ("step", "where", "operation", "algorithm", "output", "MFLOP", "done", "MiB", "floor us", "now us", "ratio", "gap us")
 
 
 def rows(layers: Sequence[Layer]) -> list[tuple[str, ...]]:
     """The table's cells, the largest gap first, and the total."""
 
-    def numbers(flops: int, nbytes: int, floor: float, seconds: float) -> tuple[str, ...]:
+    def numbers(flops: int, work: int, nbytes: int, floor: float, seconds: float) -> tuple[str, ...]:
         ratio = f"{seconds / floor:.2f}" if floor else "-"
         return (
             f"{flops / 1e6:.2f}",
+            f"{work / 1e6:.2f}",
             f"{nbytes / 2**20:.2f}",
             f"{floor * 1e6:.1f}",
             f"{seconds * 1e6:.1f}",
@@ -85,10 +88,10 @@ def rows(layers: Sequence[Layer]) -> list[tuple[str, ...]]:
         )
 
     cells = [
-        (str(x.number), x.scope, x.operation, x.algorithm, "x".join(map(str, x.output)), *numbers(x.flops, x.nbytes, x.floor, x.seconds))
+        (str(x.number), x.scope, x.operation, x.algorithm, "x".join(map(str, x.output)), *numbers(x.flops, x.work, x.nbytes, x.floor, x.seconds))
         for x in sorted(layers, key=lambda layer: layer.gap, reverse=True)
     ]
-    columns = [[getattr(x, name) for x in layers] for name in ("flops", "nbytes", "floor", "seconds")]
+    columns = [[getattr(x, name) for x in layers] for name in ("flops", "work", "nbytes", "floor", "seconds")]
     cells.append(("", "total", "", "", "", *numbers(*(sum(column) for column in columns))))
     return cells
 

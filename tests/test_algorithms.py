@@ -126,6 +126,38 @@ def test_every_convolution_algorithm(device, shape, kind, epilogue):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stride", [1, 2])
+def test_the_work_of_an_algorithm(device, kind, stride):
+    """The products that Winograd's tiles need, (t + 2)^2 for each, or (2t + 1)^2 for all phases of a stride of 2; 84 is a multiple of all tiles."""
+    if kind == "ConvBackwardInput" and stride == 2:
+        pytest.skip("the grid of its phases is larger by one")
+    op_kind, channels, outs = KINDS[kind], 16, 32
+    g = ConvGeometry.forward("conv", (1, 84 * stride, 84 * stride, channels), (outs, 3, 3, channels), stride=stride, padding=1)
+    sizes, _ = shapes(op_kind, g)
+    direct = 2 * 9 * 84 * 84 * channels * outs
+    found = {}
+    for name in names_of(device, op_kind):
+        graph = Graph()
+        graph.outputs = [graph.apply(op_kind(g), *(graph.input(f"x{i}", size) for i, size in enumerate(sizes)))]
+        try:
+            program = backend(device.backend).compile(optimised(graph), device, {}, {kind: name})
+        except UnsupportedError:
+            continue
+        (step,) = (step for step in program.steps if step.algorithm == name and step.operation == kind)
+        assert step.flops == direct
+        found[name] = step.work
+    for name, work in found.items():
+        tiles = [t for t in (2, 4, 6, 7) if work == 2 * ((t + 2) if stride == 1 else (2 * t + 1)) ** 2 * (84 // t) ** 2 * channels * outs]
+        if "winograd" not in name:
+            assert work == direct, name
+        elif device.backend == "cpu":
+            assert tiles == [tile_of(name)], name
+        else:
+            assert len(tiles) == 1, name
+    assert device.backend == "reference" or stride == 2 or any("winograd" in name for name in found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_of_large_images(device, kind, stride):
     """Phases of their input gradient are done image by image on the CPU."""
     op_kind, channels = KINDS[kind], 67

@@ -251,7 +251,7 @@ def test_floor_table_lists_every_step(train: bool) -> None:
     program, arrays = layers.make_program("lenet5", 2, "reference", train)
     found = layers.measure(program, arrays, Ceilings(1e9, ((1, 1e9),)), rounds=1, repeat=1)
     assert [layer.number for layer in found] == list(range(len(program.steps)))
-    assert all(layer.floor == max(layer.flops, layer.nbytes) / 1e9 for layer in found)
+    assert all(layer.floor == max(layer.work, layer.nbytes) / 1e9 for layer in found)
     cells = layers.rows(found)
     gaps = [float(line[-1]) for line in cells[:-1]]
     assert gaps == sorted(gaps, reverse=True)

@@ -118,7 +118,7 @@ def test_rates_are_found_whatever_a_round_takes(monkeypatch):
 
 
 def step(name="conv", flops=100, nbytes=50):
-    return StepReport("Conv", name, "igemm", ((1, 2),), (1, 3), flops, nbytes, "why")
+    return StepReport("Conv", name, "igemm", ((1, 2),), (1, 3), 4 * flops, flops, nbytes, "why")
 
 
 def test_profile_of_runs():

@@ -94,6 +94,10 @@ class Algorithm:
         """Insert the nodes it needs, e.g. one that packs the weight; the node that stands for the operation afterwards."""
         return node
 
+    def work(self, node: Node, device: Device) -> int:
+        """Floating point operations that it does, of products where it does with fewer than the direct method; what else it does is not counted."""
+        return node.op.flops([value.spec for value in node.inputs], [value.spec for value in node.outputs])
+
     def workspace(self, node: Node, device: Device) -> int:
         """Bytes of memory it needs beside inputs and outputs, while it runs."""
         return 0
@@ -438,6 +442,7 @@ class Program:
             inputs=tuple(spec.shape for spec in inputs),
             output=outputs[0].shape,
             flops=node.op.flops(inputs, outputs),
+            work=node.algorithm.work(node, self.device),
             nbytes=nbytes,
             why=node.reason,
         )

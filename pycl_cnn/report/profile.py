@@ -23,7 +23,8 @@ class StepReport:
     algorithm: str
     inputs: tuple[tuple[int, ...], ...]
     output: tuple[int, ...]
-    flops: int
+    flops: int  # of the direct method
+    work: int  # flops of the products that the algorithm does: fewer with Winograd's
     nbytes: int
     why: str
 
@@ -41,8 +42,8 @@ class Span:
 class Profile:
     """The steps of a program with their least times over some runs; printable.
 
-    `timeline` is the fastest run, kernel by kernel. A step's floor is what its arithmetic (that of the direct method: Winograd's method needs
-    less, and may be under it) or its memory traffic (inputs and outputs once) take at the device's measured ceilings.
+    `timeline` is the fastest run, kernel by kernel. A step's floor is what its arithmetic (the products that its algorithm does) or its memory
+    traffic (inputs and outputs once) take at the device's measured ceilings.
     """
 
     steps: tuple[StepReport, ...]
@@ -73,7 +74,7 @@ class Profile:
     @property
     def floors(self) -> tuple[float, ...]:
         """Seconds that each step needs at the device's ceilings, 0 where those are not known."""
-        return tuple(self.ceilings.floor(step.flops, step.nbytes) if self.ceilings else 0.0 for step in self.steps)
+        return tuple(self.ceilings.floor(step.work, step.nbytes) if self.ceilings else 0.0 for step in self.steps)
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("step", "where", "operation", "algorithm", "output", "us", "share", "GFLOP/s", "GB/s", "of ceiling")]
@@ -96,7 +97,7 @@ class Profile:
         for span in self.timeline:
             step = self.steps[span.step]
             facts = {"step": span.step, "algorithm": step.algorithm, "why": step.why, "inputs": [list(shape) for shape in step.inputs], "output": list(step.output)}
-            costs = {"flops": step.flops, "bytes": step.nbytes, "floor us": floors[span.step] * 1e6}
+            costs = {"flops": step.flops, "work": step.work, "bytes": step.nbytes, "floor us": floors[span.step] * 1e6}
             name = f"{step.scope} {step.operation}".strip()
             events.append(
                 {"name": name, "cat": step.algorithm, "ph": "X", "ts": span.start * 1e6, "dur": span.seconds * 1e6, "pid": 0, "tid": 0, "args": {**facts, **costs}}

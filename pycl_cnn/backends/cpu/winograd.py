@@ -80,6 +80,14 @@ class ByTiles(CpuAlgorithm):
         """Of a tile for each channel and out."""
         return self._form(node).products
 
+    def _shape(self, node: Node) -> tuple[int, int, int]:
+        """Tiles, channels and outs of the products."""
+        _, _, source, target = roles(node.op)
+        return tiles_of(target, self.tile), source[3], target[3]
+
+    def work(self, node: Node, device: Device) -> int:
+        return 2 * self._products(node) * math.prod(self._shape(node))
+
     def why(self, node: Node, device: Device) -> str:
         form = self._form(node)
         part = Fraction(self._products(node), (form.tile * form.kernel) ** 2)
@@ -258,10 +266,18 @@ class StridedWinogradInput(ByTiles):
         r = rows.taps[0]
         return [(p, q, Form(self.tile, r, 1, r - rows.taps[p], r - cols.taps[q])) for p in (0, 1) for q in (0, 1)]
 
+    def _tiles(self, g: ConvGeometry) -> int:
+        """Of the grid of a phase."""
+        rows, cols = self._axes(g)
+        return tiles_of((g.batch, rows.outputs, cols.outputs), self.tile)
+
+    def work(self, node: Node, device: Device) -> int:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        return 2 * sum(form.products for _, _, form in self._phases(g)) * self._tiles(g) * g.channels * g.out_channels
+
     def _blocks(self, g: ConvGeometry, fixed: bool) -> dict[str, int]:
         """How the work is cut into tasks. fixed: whether no run changes the filters."""
-        rows, cols = self._axes(g)
-        tiles = tiles_of((g.batch, rows.outputs, cols.outputs), self.tile)
+        rows, tiles = self._axes(g)[0], self._tiles(g)
         form = Form(self.tile, rows.taps[0], 1)
         return _kernels.winograd_blocks(**form.members, tiles=tiles, outs=g.channels, channels=g.out_channels, shared=True, fixed=fixed) | {"transformed": 1}
 
@@ -348,6 +364,10 @@ class WinogradGradient(ByTiles):
         products = {tile: frequencies(tile) * tiles_of(g.output_shape, tile) for tile in TILES if tile >= LEAST_GRADIENT_TILE}
         enough = min(g.channels, g.out_channels) >= 16
         return enough and products[self.tile] == min(products.values()) < 0.45 * 9 * math.prod(g.output_shape[:3])
+
+    def _shape(self, node: Node) -> tuple[int, int, int]:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        return tiles_of(g.output_shape, self.tile), g.channels, g.out_channels
 
     def _members(self, node: Node) -> dict[str, int]:
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]

@@ -225,6 +225,11 @@ class Winograd(OpenClAlgorithm):
         _, _, source, target = roles(node.op)
         return tiling(context, WINOGRAD_TILE, filters_problem(WINOGRAD_TILE, node), source, target, node.settled)
 
+    def work(self, node: Node, device: Device) -> int:
+        _, _, source, target = roles(node.op)
+        cut = self._tiling(node, device_context(device))
+        return 2 * frequencies(cut.tile) * cut.tiles * source[3] * target[3]
+
     def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         _, _, source, target = roles(node.op)
         cut = self._tiling(node, context)

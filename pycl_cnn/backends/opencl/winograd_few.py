@@ -73,6 +73,10 @@ class WinogradFew(OpenClAlgorithm):
             graph.rewire(node, 1, graph.apply(PackTaps(target[3], source[3], width, filter_view(node.op)), node.inputs[1]))
         return node
 
+    def work(self, node: Node, device: Device) -> int:
+        _, _, source, target = roles(node.op)
+        return 2 * frequencies(TILE) * tiles_of(target, TILE) * source[3] * target[3]
+
     def workspace(self, node: Node, device: Device) -> int:
         """Transformed inputs, and the products of each panel."""
         _, _, source, target = roles(node.op)

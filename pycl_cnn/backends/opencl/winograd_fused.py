@@ -111,6 +111,11 @@ class WinogradFused(OpenClAlgorithm):
     def form(self, node: Node, tile: int) -> Form:
         return Form(frequencies(tile), roles(node.op)[2][3], roles(node.op)[2][3])
 
+    def work(self, node: Node, device: Device) -> int:
+        target, tile = roles(node.op)[3], node.settled[0].variant["TILE"]
+        form = self.form(node, tile)
+        return 2 * form.frequencies * form.reds * tiles_of(target, tile) * target[3]
+
     def _scratch_bytes(self, node: Node, variant: Variant) -> int:
         form = self.form(node, variant["TILE"])
         return 4 * scratch_stride(form.frequencies, Tile.of(variant, "MR"), form.red_stride)

@@ -75,6 +75,11 @@ class WinogradGradient(OpenClAlgorithm):
         cut = tiling(context, GRADIENT_TILE, tile_problem(GRADIENT_TILE, *shapes), *shapes, node.settled)
         return Tiling(cut.tile, cut.tiles, max(cut.chunk, blocks(cut.tiles, MOST_CHUNKS)))
 
+    def work(self, node: Node, device: Device) -> int:
+        g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
+        cut = self._tiling(node, device_context(device))
+        return 2 * frequencies(cut.tile) * cut.tiles * g.channels * g.out_channels
+
     def tuned(self, node: Node, context: Context) -> list[tuple[Family, Problem]]:
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
         shapes, cut = (g.input_shape, g.output_shape), self._tiling(node, context)
