@@ -31,8 +31,8 @@ static struct batch_norm_block batch_norm_block(const struct batch_norm_params *
     return block;
 }
 
-/* Whether x comes from memory, in rows so long that a bundle of them is no run. Sums then touch a bundle before they
- * read it vector by vector, and what is written is computed row by row. */
+/* Whether x comes from memory, in rows so long that a bundle of them is no run. What reads a bundle vector by vector then touches it before;
+ * what needs no bundle goes row by row. */
 static int is_far(const struct batch_norm_params *p) { return p->rows * p->c >= FAR_FLOATS && p->c >= 64; }
 
 ALWAYS_INLINE vf add_bundle(const vf *row) {
@@ -373,11 +373,14 @@ void KERNEL(batch_norm_backward_input)(const void *params, void *const *buffers,
         prepare_input_gradient(p, &normaliser, dgamma, dbeta, channels, &gradient);
         for (int64_t r = begin; r < end; r += BUNDLE) {
             const int64_t rows = min_i64(BUNDLE, end - r), place = r * p->c + channel;
-            const float *x = (const float *)buffers[0] + place;
+            const float *x = (const float *)buffers[0] + place, *dy = (const float *)buffers[1] + place;
             float *dx = (float *)buffers[8] + place;
+            if (far && !is_cheap(p->activation)) {
+                touch_rows(x, p->c, rows, channels);
+                touch_rows(dy, p->c, rows, channels);
+            }
             int64_t stride;
-            const float *dz = activation_gradient(p, x, (const float *)buffers[1] + place, &normaliser, rows, channels,
-                                                  room, &stride);
+            const float *dz = activation_gradient(p, x, dy, &normaliser, rows, channels, room, &stride);
             DISPATCH_ACTIVATION(p->activation, input_gradient_of_rows, p, x, dz, dx, stride, &gradient, rows, channels, far)
         }
     }

@@ -101,7 +101,7 @@ struct columns {
     struct normalised_rows *normalised; /* what is kept are rows of x, normalised; or NULL */
     const float *image;   /* x itself, or NULL if it is not in memory */
     int64_t seen;         /* the end of those rows of it that were pointed at so far */
-    int far;              /* whether images come from memory; their rows are runs */
+    int far;              /* whether images come from memory, as runs of whole rows all of which are seen */
 };
 
 /* Scratch: zeros for the channels of a task, then the pointers. */
@@ -109,8 +109,9 @@ static struct columns columns_start(const struct patch_geometry *g, int64_t chan
     const int64_t floats = conv_round(channel_block, CHUNK) + LINE_SLACK;
     memset(scratch, 0, (size_t)floats * sizeof(float));
     const int runs = channel_block >= g->channels && g->row_stride == g->cols * g->channels;
+    const int all_seen = g->tap_row_step * g->tap_row_step == 1 && g->row_step <= g->tap_rows && g->tap_cols > 0;
     return (struct columns){.geometry = g, .variant = depthwise_choose(g), .kept = g->rows, .zeros = scratch,
-                            .far = runs && g->images * g->rows * g->row_stride >= FAR_FLOATS,
+                            .far = runs && all_seen && g->images * g->rows * g->row_stride >= FAR_FLOATS,
                             .pixels = (const float **)((float *)scratch + floats)};
 }
 

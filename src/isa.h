@@ -115,6 +115,7 @@ enum { FAR_FLOATS = 1 << 20 };
 static inline void touch(const float *run, int64_t floats) {
     enum { LINE = 16 }; /* of the shortest cache lines */
     for (int64_t i = 0; i < floats; i += LINE) (void)*(const volatile float *)(run + i);
+    if (floats > 0) (void)*(const volatile float *)(run + floats - 1);
 }
 
 /* The same for `rows` runs, `stride` floats apart. */

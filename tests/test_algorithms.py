@@ -159,9 +159,9 @@ def test_the_work_of_an_algorithm(device, kind, stride):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_of_large_images(device, kind, stride):
-    """Phases of their input gradient are done image by image on the CPU."""
+    """On the CPU, rows of arrays larger than 4 MiB are read before tiles are; parts of a weight gradient begin inside of images."""
     op_kind, channels = KINDS[kind], 67
-    g = ConvGeometry.forward("conv", (3, 66, 63, channels), (channels, 3, 3, 1), stride=stride, padding=1, groups=channels)
+    g = ConvGeometry.forward("conv", (5, 66, 63, channels), (channels, 3, 3, 1), stride=stride, padding=1, groups=channels)
     sizes, length = shapes(op_kind, g)
     epilogue = Epilogue() if op_kind is ConvBackwardWeight else Epilogue(True, True)
     target = g.output_shape if op_kind is Conv else g.input_shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +24,7 @@ def epilogue_members(epilogue: Epilogue) -> dict[str, Any]:
     }
 
 
-def epilogue_buffers(node: Node, epilogue: Epilogue) -> tuple[Value | None, Value | None]:
+def epilogue_buffers(node: Node, epilogue: Epilogue) -> tuple[Buffer, Buffer]:
     """Bias and residual of a node whose first two inputs are operands."""
     extra = list(node.inputs[2:])
     return (extra.pop(0) if epilogue.bias else None), (extra.pop(0) if epilogue.residual else None)
@@ -364,9 +363,6 @@ class PackTapsAlgorithm(CpuAlgorithm):
         return result
 
 
-LARGE_IMAGE = 1 << 18  # floats of an image; as many as a second-level cache holds
-
-
 class Depthwise(CpuAlgorithm):
     """One filter for each channel, channels as vector lanes."""
 
@@ -388,24 +384,15 @@ class Depthwise(CpuAlgorithm):
         assert isinstance(packed, PackTaps)
         epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
         bias, residual = epilogue_buffers(node, epilogue)
-        # Phases write every second pixel: of large images one after the other, what one has written is still in a cache for the next.
-        at_once = 1 if len(phases) > 1 and math.prod(target[1:]) >= LARGE_IMAGE else max(1, target[0])
         return [
             conv_launch(
                 "depthwise",
-                (
-                    At(node.inputs[0], 4 * image * math.prod(source[1:])),
-                    At(node.inputs[1], 4 * place),
-                    bias,
-                    At(residual, 4 * image * math.prod(target[1:])) if residual else None,
-                    At(node.outputs[0], 4 * image * math.prod(target[1:])),
-                ),
-                **patch_members((at_once, *source[1:]), phase, 1),
+                (node.inputs[0], At(node.inputs[1], 4 * place), bias, residual, node.outputs[0]),
+                **patch_members(source, phase, 1),
                 **output_members(target, phase),
                 **_kernels.depthwise_blocks(phase.rows.grid, phase.cols.grid, g.channels, phase.rows.taps * phase.cols.taps),
                 **epilogue_members(epilogue),
             )
-            for image in range(0, target[0], at_once)
             for phase, place in zip(phases, packed.places(), strict=True)
         ]
 
