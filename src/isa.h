@@ -111,7 +111,7 @@ static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes
 enum { FAR_FLOATS = 1 << 20 };
 
 /* Reads a run of floats, so that what reads it next in any order finds it in a cache. Processors foresee one that is read as it lies in memory;
- * of small pieces of several rows they do not see that all will be read, and memory gives half of what it could. */
+ * of small pieces of several rows they do not see that all will be read, and wait for memory. */
 static inline void touch(const float *run, int64_t floats) {
     enum { LINE = 16 }; /* of the shortest cache lines */
     for (int64_t i = 0; i < floats; i += LINE) (void)*(const volatile float *)(run + i);

@@ -385,13 +385,14 @@ class Program:
             self._lock.release()
 
     def _checked(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> list[np.ndarray]:
-        names = list(self.input_values)
-        given = dict(zip(names, arrays, strict=False)) | dict(named)
-        if len(arrays) > len(names) or set(given) != set(names) or len(given) != len(arrays) + len(named):
-            raise ShapeError("run", f"the inputs {names} must be given once each", positional=len(arrays), named=sorted(named))
+        if named or len(arrays) != len(self.input_values):
+            names = list(self.input_values)
+            given = dict(zip(names, arrays, strict=False)) | dict(named)
+            if len(arrays) > len(names) or set(given) != set(names) or len(given) != len(arrays) + len(named):
+                raise ShapeError("run", f"the inputs {names} must be given once each", positional=len(arrays), named=sorted(named))
+            arrays = [given[name] for name in names]
         inputs = []
-        for name, value in self.input_values.items():
-            array = given[name]
+        for (name, value), array in zip(self.input_values.items(), arrays, strict=True):
             if not (isinstance(array, np.ndarray) and array.dtype == value.dtype and array.shape == value.shape and array.flags.c_contiguous):
                 array = self._converted(name, value, array)
             inputs.append(array)

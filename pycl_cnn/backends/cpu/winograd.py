@@ -266,18 +266,16 @@ class StridedWinogradInput(ByTiles):
         r = rows.taps[0]
         return [(p, q, Form(self.tile, r, 1, r - rows.taps[p], r - cols.taps[q])) for p in (0, 1) for q in (0, 1)]
 
-    def _tiles(self, g: ConvGeometry) -> int:
-        """Of the grid of a phase."""
-        rows, cols = self._axes(g)
-        return tiles_of((g.batch, rows.outputs, cols.outputs), self.tile)
-
-    def work(self, node: Node, device: Device) -> int:
+    def _shape(self, node: Node) -> tuple[int, int, int]:
+        """The tiles of a phase's grid."""
         g: ConvGeometry = node.op.geometry  # type: ignore[attr-defined]
-        return 2 * sum(form.products for _, _, form in self._phases(g)) * self._tiles(g) * g.channels * g.out_channels
+        rows, cols = self._axes(g)
+        return tiles_of((g.batch, rows.outputs, cols.outputs), self.tile), g.channels, g.out_channels
 
     def _blocks(self, g: ConvGeometry, fixed: bool) -> dict[str, int]:
         """How the work is cut into tasks. fixed: whether no run changes the filters."""
-        rows, tiles = self._axes(g)[0], self._tiles(g)
+        rows, cols = self._axes(g)
+        tiles = tiles_of((g.batch, rows.outputs, cols.outputs), self.tile)
         form = Form(self.tile, rows.taps[0], 1)
         return _kernels.winograd_blocks(**form.members, tiles=tiles, outs=g.channels, channels=g.out_channels, shared=True, fixed=fixed) | {"transformed": 1}
 
