@@ -49,6 +49,7 @@ class Step:
 
     node: Node
     workspace: Storage | None = None
+    follows: bool = False  # goes on with what the step before does, piece by piece
 
     @property
     def once(self) -> bool:
@@ -112,8 +113,14 @@ def protect(graph: Graph) -> None:
         taken.add(root)
 
 
+def followed(node: Node) -> Node | None:
+    """The node that `node` would like to follow at once (Algorithm.follows)."""
+    return node.algorithm.follows(node) if node.algorithm is not None else None
+
+
 def ordered_steps(graph: Graph) -> list[Node]:
-    """Nodes in execution order: an update in place waits for every other reader of its state, and then comes at once."""
+    """Nodes in execution order: what follows a node's work comes at once where it can; an update in place waits for every other reader of its state,
+    and then comes at once."""
     nodes = [node for node in graph.nodes() if node.inputs]
     writers = {node: [node.inputs[source] for source in node.op.aliases.values()] for node in nodes if node.op.aliases}
     readers: dict[Node, set[Node]] = {}
@@ -123,18 +130,31 @@ def ordered_steps(graph: Graph) -> list[Node]:
     ordered: list[Node] = []
     waiting: list[Node] = []
 
+    known = set(nodes)
+    followers: dict[Node, Node] = {}
+    for node in nodes:
+        leader = followed(node)
+        if leader is not None:
+            followers.setdefault(leader, node)
+
+    def blocked(node: Node) -> bool:
+        return node in writers and any(reader in known and reader not in done for reader in readers[node])
+
     def emit(node: Node) -> None:
         ordered.append(node)
         done.add(node)
+        follower = followers.get(node)
+        if follower is not None and not blocked(follower) and all(v.node in done or v.node not in known for v in follower.inputs):
+            emit(follower)
 
-    position = {node: index for index, node in enumerate(nodes)}
     for node in nodes:
-        blocked = node in writers and any(reader in position and reader not in done for reader in readers[node])
-        if blocked:
+        if node in done:
+            continue
+        if blocked(node):
             waiting.append(node)
             continue
         emit(node)
-        for held in [w for w in waiting if all(r in done or r not in position for r in readers[w])]:
+        for held in [w for w in waiting if not blocked(w)]:
             waiting.remove(held)
             emit(held)
     if waiting:
@@ -172,9 +192,10 @@ def make_plan(graph: Graph, workspace: Callable[[Node], int], largest: int = 0) 
             (plan.setup if node in fixed else plan.run).append(Step(node))
     _place(plan, fixed, nodes)
     for index, step in enumerate(plan.run):
+        step.follows = index > 0 and followed(step.node) is plan.run[index - 1].node
         extra = workspace(step.node)
         if extra:
-            step.workspace = Storage(Kind.ARENA, extra, step.node.outputs[0], first=index, last=index)
+            step.workspace = Storage(Kind.ARENA, extra, step.node.outputs[0], first=index - step.follows, last=index)
     for index, step in enumerate(plan.setup):
         extra = workspace(step.node)
         if extra:

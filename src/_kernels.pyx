@@ -42,6 +42,7 @@ cdef extern from "program.h" nogil:
         const void *params
         void **buffers
         int64_t tasks
+        int64_t follows
     struct unit:
         pass
     struct progress:
@@ -53,10 +54,10 @@ cdef extern from "program.h" nogil:
         int64_t unit_count
         step *steps
         unit *units
-        unit *single_units
         progress *progress
         share *shares
         int64_t *finished
+        int64_t *spent
         char *scratch
         int64_t scratch_bytes
         int64_t threads
@@ -155,6 +156,8 @@ cdef class Program:
     scratch_bytes  scratch of a thread: the largest that any step asks for
     written        bases that steps write to: only writable arrays can be bound to them
     isa            name of an instruction set (default: the active one)
+    follows        numbers of steps whose task t needs nothing of the step before but what that one's task t does: whoever
+                   has taken that runs it at once. They have as many tasks as the step before
 
     A program serves one thread at a time; a second one gets a RuntimeError and should use a `clone`. Raises ValueError
     for steps that do not fit their kernels or bases.
@@ -174,7 +177,7 @@ cdef class Program:
     cdef readonly frozenset written
     cdef tuple arguments
 
-    def __init__(self, steps, base_bytes, scratch_bytes=0, written=(), isa=None):
+    def __init__(self, steps, base_bytes, scratch_bytes=0, written=(), isa=None, follows=()):
         if self.program.steps != NULL:
             raise RuntimeError("[Program] is initialised already")
         cdef int64_t isa_index = selected_isa if isa is None else find_isa(isa)
@@ -183,11 +186,15 @@ cdef class Program:
         self.isa = isa_entries[isa_index].name.decode()
         self.base_bytes = tuple(base_bytes)
         self.written = frozenset(written)
-        self.arguments = (steps, self.base_bytes, scratch_bytes, self.written, self.isa)
+        follows = frozenset(follows)
+        self.arguments = (steps, self.base_bytes, scratch_bytes, self.written, self.isa, follows)
         self.base_count = len(self.base_bytes)
         if self.base_count == 0 or min(self.base_bytes) < 0:
             raise ValueError(f"[Program] base_bytes must start with the size of the arena; got {self.base_bytes}")
 
+        for number in follows:
+            if not (0 < number < len(steps) and steps[number][3] == steps[number - 1][3]):
+                raise ValueError(f"[Program] a step that follows must have as many tasks as the one before; got step {number} of {len(steps)}")
         params_bytes = slots = 0
         for name, params, buffers, tasks in steps:
             if name not in kernel_ids:
@@ -215,9 +222,9 @@ cdef class Program:
         self.program.step_count = count
         self.program.steps = <step *>calloc(count + 1, sizeof(step))
         self.program.units = <unit *>calloc(count + 1, sizeof(unit))
-        self.program.single_units = <unit *>calloc(count + 1, sizeof(unit))
         self.program.progress = <progress *>memory_allocate((count + 1) * sizeof(progress))
         self.program.finished = <int64_t *>calloc(count + 1, sizeof(int64_t))
+        self.program.spent = <int64_t *>calloc(count + 1, sizeof(int64_t))
         self.program.scratch_bytes = (scratch_bytes + 63) // 64 * 64
         self.params = <char *>memory_allocate(params_bytes)
         self.slots = <void **>calloc(slots + 1, sizeof(void *))
@@ -226,7 +233,7 @@ cdef class Program:
         self.views = <Py_buffer *>calloc(self.base_count, sizeof(Py_buffer))
         self.addresses = <char **>calloc(self.base_count, sizeof(char *))
         self.arena = <char *>memory_allocate(self.base_bytes[0])
-        if (not self.program.steps or not self.program.units or not self.program.single_units
+        if (not self.program.steps or not self.program.units or not self.program.spent
                 or not self.program.progress or not self.program.finished or not self.params or not self.slots
                 or not self.slot_base or not self.slot_offset or not self.views or not self.addresses
                 or not self.arena):
@@ -237,6 +244,7 @@ cdef class Program:
             kernel = kernel_ids[name]
             self.program.steps[i].kernel = isa_entries[isa_index].table.kernels[kernel]
             self.program.steps[i].tasks = tasks
+            self.program.steps[i].follows = i in follows
             self.program.steps[i].params = self.params + place
             self.program.steps[i].buffers = self.slots + slot
             memcpy(self.params + place, <const char *>(<bytes>params), len(params))
@@ -257,7 +265,7 @@ cdef class Program:
                 PyBuffer_Release(&self.views[i])
         free(self.program.steps)
         free(self.program.units)
-        free(self.program.single_units)
+        free(self.program.spent)
         memory_free(self.program.progress)
         free(self.program.finished)
         memory_free(self.program.scratch)

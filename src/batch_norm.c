@@ -1,10 +1,10 @@
 /* Batch normalisation in training (batch_norm.h).
  *
- * Statistics are those of x - x[0], which keeps digits when the mean is large beside the deviation. They are taken from
+ * Statistics are those of x less a part's first row, which keeps digits when the mean is large beside the deviation. They are taken from
  * bundles of eight rows: the bundle's mean first, deviations from it second, while its rows are in registers; bundles,
  * and later parts, are combined by Chan's formula. No large sums are ever subtracted.
  *
- *     partial   part 0: mean[c], squares[c]      rows part*rows/parts .. of x
+ *     partial   part 0: mean[c], squares[c]      part_rows rows of x, those of no two images
  *               part 1: mean[c], squares[c]
  *               ...                                                                                                  */
 #include "batch_norm.h"
@@ -14,21 +14,15 @@
 
 #define BUNDLE 8
 
-/* The rows of a part and the channels of a task. */
-struct batch_norm_block {
-    int64_t part, begin, end;
-    int64_t channel, channels;
+/* The rows begin..end-1 of a part. */
+struct batch_norm_part {
+    int64_t begin, end;
 };
 
-static struct batch_norm_block batch_norm_block(const struct batch_norm_params *p, int64_t task) {
-    const int64_t channel_blocks = ceil_div(p->c, BATCH_NORM_CHANNELS);
-    struct batch_norm_block block;
-    block.part = task / channel_blocks;
-    block.begin = block.part * p->rows / p->parts;
-    block.end = (block.part + 1) * p->rows / p->parts;
-    block.channel = task % channel_blocks * BATCH_NORM_CHANNELS;
-    block.channels = min_i64(BATCH_NORM_CHANNELS, p->c - block.channel);
-    return block;
+static struct batch_norm_part batch_norm_part(const struct batch_norm_params *p, int64_t part) {
+    const int64_t parts = ceil_div(p->image_rows, p->part_rows), image = part / parts * p->image_rows;
+    const int64_t begin = image + part % parts * p->part_rows;
+    return (struct batch_norm_part){begin, min_i64(begin + p->part_rows, image + p->image_rows)};
 }
 
 /* Whether x comes from memory, in rows so long that a bundle of them is no run. What reads a bundle vector by vector then touches it before;
@@ -71,50 +65,59 @@ ALWAYS_INLINE void add_rows(const float *x, int64_t stride, const float *origin_
     vf_store(squares, moments.squares);
 }
 
+/* The moments of `count` rows of `channels` channels, c floats apart. */
+static void statistics_of_rows(const float *x, int64_t c, int64_t count, int64_t channels, int far, float *partial) {
+    float mean[BATCH_NORM_CHANNELS + VL] = {0}, squares[BATCH_NORM_CHANNELS + VL] = {0};
+    for (int64_t r = 0, added; r < count; r += added) {
+        added = count - r >= BUNDLE ? BUNDLE : 1;
+        const float before = (float)r, share = (float)added / (before + (float)added);
+        const float *rows = x + r * c;
+        if (far) touch_rows(rows, c, added, channels);
+        int64_t k = 0;
+        if (added == BUNDLE)
+            for (; k + VL <= channels; k += VL) add_rows(rows + k, c, x + k, BUNDLE, VL, before, share, mean + k, squares + k);
+        for (; k < channels; k += VL) add_rows(rows + k, c, x + k, added, min_i64(VL, channels - k), before, share, mean + k, squares + k);
+    }
+    memcpy(partial, mean, (size_t)channels * sizeof(float));
+    memcpy(partial + c, squares, (size_t)channels * sizeof(float));
+}
+
 void KERNEL(batch_norm_statistics)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct batch_norm_params *p = params;
-    const struct batch_norm_block block = batch_norm_block(p, task);
-    const float *x = (const float *)buffers[0] + block.channel; /* its first row is the origin */
-    float *partial = (float *)buffers[1] + block.part * 2 * p->c + block.channel;
-    float mean[BATCH_NORM_CHANNELS + VL] = {0}, squares[BATCH_NORM_CHANNELS + VL] = {0};
-    const int far = is_far(p);
-    int64_t r = block.begin;
-    while (r < block.end) {
-        const int64_t added = block.end - r >= BUNDLE ? BUNDLE : 1;
-        const float count = (float)(r - block.begin), share = (float)added / (count + (float)added);
-        const float *rows = x + r * p->c;
-        if (far) touch_rows(rows, p->c, added, block.channels);
-        int64_t k = 0;
-        if (added == BUNDLE)
-            for (; k + VL <= block.channels; k += VL)
-                add_rows(rows + k, p->c, x + k, BUNDLE, VL, count, share, mean + k, squares + k);
-        for (; k < block.channels; k += VL)
-            add_rows(rows + k, p->c, x + k, added, min_i64(VL, block.channels - k), count, share, mean + k, squares + k);
-        r += added;
+    const struct batch_norm_part part = batch_norm_part(p, task);
+    const float *x = (const float *)buffers[0] + part.begin * p->c;
+    float *partial = (float *)buffers[1] + task * 2 * p->c;
+    for (int64_t channel = 0; channel < p->c; channel += BATCH_NORM_CHANNELS)
+        statistics_of_rows(x + channel, p->c, part.end - part.begin, min_i64(BATCH_NORM_CHANNELS, p->c - channel), is_far(p) && !p->near,
+                           partial + channel);
+}
+
+/* The moments of some parts, `lanes` channels from x and partial on: of its halves', so that rounding errors grow with the logarithm of the parts. */
+static struct moments combine_parts(const struct batch_norm_params *p, const float *x, const float *partial, int64_t first, int64_t count,
+                                    int64_t lanes) {
+    if (count == 1) {
+        const vf origin = vf_load_lanes(x, lanes), shift = vf_load_lanes(x + batch_norm_part(p, first).begin * p->c, lanes) - origin;
+        const float *moments = partial + first * 2 * p->c;
+        return (struct moments){vf_load_lanes(moments, lanes) + shift, vf_load_lanes(moments + p->c, lanes)};
     }
-    memcpy(partial, mean, (size_t)block.channels * sizeof(float));
-    memcpy(partial + p->c, squares, (size_t)block.channels * sizeof(float));
+    const int64_t middle = first + count / 2, last = first + count - 1, begin = batch_norm_part(p, first).begin;
+    const int64_t before = batch_norm_part(p, middle).begin - begin, all = batch_norm_part(p, last).end - begin;
+    const struct moments left = combine_parts(p, x, partial, first, middle - first, lanes);
+    const struct moments right = combine_parts(p, x, partial, middle, last + 1 - middle, lanes);
+    return combine_moments(left, right, (float)before, (float)(all - before) / (float)all);
 }
 
 void KERNEL(batch_norm_finalize)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct batch_norm_params *p = params;
-    const float *partial = buffers[0], *origin = buffers[1];
+    const float *partial = buffers[0], *x = buffers[1];
     float *mean = buffers[2], *rstd = buffers[3], *running_mean = buffers[4], *running_var = buffers[5];
     const int64_t end = min_i64(p->c, (task + 1) * BATCH_NORM_CHANNELS);
     const float rows = (float)p->rows, others = (float)max_i64(p->rows - 1, 1);
     for (int64_t k = task * BATCH_NORM_CHANNELS; k < end; k += VL) {
-        struct moments total = {vf_load_until(partial, k, end), vf_load_until(partial + p->c, k, end)};
-        int64_t count = p->rows / p->parts;
-        for (int64_t part = 1; part < p->parts; part++) {
-            const int64_t next = (part + 1) * p->rows / p->parts;
-            const float *moments = partial + part * 2 * p->c;
-            struct moments new = {vf_load_until(moments, k, end), vf_load_until(moments + p->c, k, end)};
-            total = combine_moments(total, new, (float)count, (float)(next - count) / (float)next);
-            count = next;
-        }
-        total.mean += vf_load_until(origin, k, end);
+        struct moments total = combine_parts(p, x + k, partial + k, 0, batch_norm_parts(p), min_i64(VL, end - k));
+        total.mean += vf_load_until(x, k, end);
         vf_store_until(mean, total.mean, k, end);
         vf_store_until(rstd, 1.0f / vf_sqrt(total.squares / rows + p->eps), k, end);
         if (running_mean) {
@@ -265,38 +268,44 @@ ALWAYS_INLINE void add_gradients_of_bundle(int64_t kind, const struct batch_norm
 /* Bundles whose sums are added before they join the total. */
 #define BUNDLES_IN_BLOCK 16
 
-void KERNEL(batch_norm_backward_partial)(const void *params, void *const *buffers, int64_t task, void *scratch) {
-    (void)scratch;
-    const struct batch_norm_params *p = params;
-    const struct batch_norm_block b = batch_norm_block(p, task);
-    const struct normaliser normaliser = {buffers[2] ? (const float *)buffers[2] + b.channel : NULL,
-                                          buffers[3] ? (const float *)buffers[3] + b.channel : NULL,
-                                          (const float *)buffers[4] + b.channel, (const float *)buffers[5] + b.channel};
-    float *partial = (float *)buffers[6] + b.part * 2 * p->c + b.channel;
+/* The sums of a part over the channels from `channel` on. */
+static void gradients_of_part(const struct batch_norm_params *p, void *const *buffers, int64_t task, int64_t channel) {
+    const struct batch_norm_part part = batch_norm_part(p, task);
+    const int64_t channels = min_i64(BATCH_NORM_CHANNELS, p->c - channel);
+    const struct normaliser normaliser = {buffers[2] ? (const float *)buffers[2] + channel : NULL,
+                                          buffers[3] ? (const float *)buffers[3] + channel : NULL,
+                                          (const float *)buffers[4] + channel, (const float *)buffers[5] + channel};
+    float *partial = (float *)buffers[6] + task * 2 * p->c + channel;
     float room[BUNDLE * BATCH_NORM_CHANNELS];
     /* [0]: sums of dz, [1]: sums of dz * xhat; of the current block, and of all blocks before. */
     float block[2][BATCH_NORM_CHANNELS + VL] = {{0}}, total[2][BATCH_NORM_CHANNELS + VL] = {{0}};
     const int far = is_far(p);
     int64_t bundles = 0;
-    for (int64_t r = b.begin; r < b.end; r += BUNDLE) {
-        const int64_t rows = min_i64(BUNDLE, b.end - r);
-        const float *x = (const float *)buffers[0] + r * p->c + b.channel, *dy = (const float *)buffers[1] + r * p->c + b.channel;
+    for (int64_t r = part.begin; r < part.end; r += BUNDLE) {
+        const int64_t rows = min_i64(BUNDLE, part.end - r);
+        const float *x = (const float *)buffers[0] + r * p->c + channel, *dy = (const float *)buffers[1] + r * p->c + channel;
         if (far) {
-            touch_rows(x, p->c, rows, b.channels);
-            touch_rows(dy, p->c, rows, b.channels);
+            touch_rows(x, p->c, rows, channels);
+            touch_rows(dy, p->c, rows, channels);
         }
         int64_t stride;
-        const float *dz = activation_gradient(p, x, dy, &normaliser, rows, b.channels, room, &stride);
-        DISPATCH_ACTIVATION(p->activation, add_gradients_of_bundle, p, x, dz, stride, &normaliser, rows, b.channels, block[0], block[1])
-        if (++bundles % BUNDLES_IN_BLOCK != 0 && r + BUNDLE < b.end) continue;
+        const float *dz = activation_gradient(p, x, dy, &normaliser, rows, channels, room, &stride);
+        DISPATCH_ACTIVATION(p->activation, add_gradients_of_bundle, p, x, dz, stride, &normaliser, rows, channels, block[0], block[1])
+        if (++bundles % BUNDLES_IN_BLOCK != 0 && r + BUNDLE < part.end) continue;
         for (int sum = 0; sum < 2; sum++)
-            for (int64_t k = 0; k < b.channels; k += VL) {
+            for (int64_t k = 0; k < channels; k += VL) {
                 vf_store(total[sum] + k, vf_load(total[sum] + k) + vf_load(block[sum] + k));
                 vf_store(block[sum] + k, vf_set1(0.0f));
             }
     }
-    memcpy(partial, total[0], (size_t)b.channels * sizeof(float));
-    memcpy(partial + p->c, total[1], (size_t)b.channels * sizeof(float));
+    memcpy(partial, total[0], (size_t)channels * sizeof(float));
+    memcpy(partial + p->c, total[1], (size_t)channels * sizeof(float));
+}
+
+void KERNEL(batch_norm_backward_partial)(const void *params, void *const *buffers, int64_t task, void *scratch) {
+    (void)scratch;
+    const struct batch_norm_params *p = params;
+    for (int64_t channel = 0; channel < p->c; channel += BATCH_NORM_CHANNELS) gradients_of_part(p, buffers, task, channel);
 }
 
 void KERNEL(batch_norm_backward_finalize)(const void *params, void *const *buffers, int64_t task, void *scratch) {
@@ -306,7 +315,7 @@ void KERNEL(batch_norm_backward_finalize)(const void *params, void *const *buffe
     const int64_t end = min_i64(p->c, (task + 1) * BATCH_NORM_CHANNELS);
     for (int64_t k = task * BATCH_NORM_CHANNELS; k < end; k += VL) {
         vf dbeta = vf_load_until(partial, k, end), dgamma = vf_load_until(partial + p->c, k, end);
-        for (int64_t part = 1; part < p->parts; part++) {
+        for (int64_t part = 1; part < batch_norm_parts(p); part++) {
             dbeta += vf_load_until(partial + part * 2 * p->c, k, end);
             dgamma += vf_load_until(partial + part * 2 * p->c + p->c, k, end);
         }

@@ -5,12 +5,12 @@
 
 #include "blocks.h"
 
-/* Widest stretch of channels in a task of the partial kernels, and channels in a task of the finalize kernels. */
+/* Channels at once in the partial kernels, and channels in a task of the finalize kernels. */
 #define BATCH_NORM_CHANNELS 256
 
 /* Forward is three calls, backward is three; all take this struct. partial: float workspace [parts][2][c].
  *
- * batch_norm_statistics         x -> partial: each part's mean, less x[0], and sum of squared deviations.
+ * batch_norm_statistics         x -> partial: each part's mean, less its first row, and sum of squared deviations.
  *                               buffers: x, partial
  * batch_norm_finalize           combines the parts in order (Chan's formula); updates the running statistics in place
  *                               (unbiased variance). buffers: partial, x, mean[c], rstd[c], running_mean[c] or NULL,
@@ -31,7 +31,9 @@
 struct batch_norm_params {
     int64_t rows;
     int64_t c;
-    int64_t parts;         /* pieces that the rows are cut into, 1 .. rows */
+    int64_t image_rows;    /* rows that are cut into parts by themselves; rows is a multiple of it */
+    int64_t part_rows;     /* rows of a part; an image's last one may have fewer */
+    int64_t near;          /* whether batch_norm_statistics reads what the same thread has just written: tasks follow those that did */
     int64_t rows_per_task; /* rows in a task of normalise and backward_input */
     int64_t activation;    /* enum activation */
     float alpha;           /* the activation's parameters */
@@ -40,10 +42,12 @@ struct batch_norm_params {
     float momentum; /* weight of the new statistics in the running ones */
 };
 
-/* Of the partial, the finalize and the remaining two kernels. */
-static inline int64_t batch_norm_partial_tasks(const struct batch_norm_params *p) {
-    return p->parts * blocks_of(p->c, BATCH_NORM_CHANNELS);
+static inline int64_t batch_norm_parts(const struct batch_norm_params *p) {
+    return p->rows / p->image_rows * blocks_of(p->image_rows, p->part_rows);
 }
+
+/* Of the partial, the finalize and the remaining two kernels. */
+static inline int64_t batch_norm_partial_tasks(const struct batch_norm_params *p) { return batch_norm_parts(p); }
 static inline int64_t batch_norm_finalize_tasks(const struct batch_norm_params *p) {
     return blocks_of(p->c, BATCH_NORM_CHANNELS);
 }

@@ -48,8 +48,9 @@ cdef extern from "resample.h" nogil:
     int64_t resample_tasks(const resample_members *p)
 cdef extern from "batch_norm.h" nogil:
     struct batch_norm_members "batch_norm_params":
-        int64_t rows, c, parts, rows_per_task, activation
+        int64_t rows, c, image_rows, part_rows, near, rows_per_task, activation
         float alpha, beta, eps, momentum
+    int64_t batch_norm_parts(const batch_norm_members *p)
     int64_t batch_norm_partial_tasks(const batch_norm_members *p)
     int64_t batch_norm_finalize_tasks(const batch_norm_members *p)
     int64_t batch_norm_rows_tasks(const batch_norm_members *p)
@@ -300,9 +301,17 @@ def window_blocks(int64_t rows, int64_t cols, int64_t c, int64_t taps):
 
 
 def batch_norm_blocks(int64_t rows, int64_t c):
-    """Default parts and rows_per_task of the batch_norm kernels, as a dict."""
-    return {"parts": max(1, min(rows * min(c, 256) // (2 * TASK_ELEMENTS), MOST_PARTS, rows)),
-            "rows_per_task": blocks_within(c, rows)}
+    """Default part_rows and rows_per_task of the batch_norm kernels, for rows that are no images, as a dict."""
+    cdef int64_t parts = max(1, min(rows * c // (2 * TASK_ELEMENTS), MOST_PARTS, rows))
+    return {"image_rows": rows, "part_rows": conv_blocks(rows, parts), "near": 0, "rows_per_task": blocks_within(c, rows)}
+
+
+def batch_norm_workspace(bytes params not None):
+    """Bytes of the partial results of batch_norm kernels with these params."""
+    cdef const batch_norm_members *p = <const batch_norm_members *><const char *>params
+    if len(params) != sizeof(batch_norm_members):
+        raise ValueError(f"[batch_norm_workspace] these are not params of batch_norm kernels: {len(params)} bytes")
+    return batch_norm_parts(p) * 2 * p.c * 4
 
 
 def transpose_blocks(int64_t rows, int64_t cols):

@@ -34,10 +34,9 @@ void program_prepare(struct program *program) {
     program->most_tasks = 1;
     for (int64_t i = 0; i < program->step_count; i++) {
         const int64_t tasks = program->steps[i].tasks;
-        program->single_units[i] = (struct unit){i, i + 1, tasks};
         if (tasks > program->most_tasks) program->most_tasks = tasks;
         struct unit *previous = program->units + program->unit_count - 1;
-        if (tasks == 1 && program->unit_count > 0 && previous->tasks == 1)
+        if (program->unit_count > 0 && previous->tasks == tasks && (tasks == 1 || program->steps[i].follows))
             previous->last = i + 1;
         else
             program->units[program->unit_count++] = (struct unit){i, i + 1, tasks};
@@ -57,11 +56,20 @@ static int64_t now(void) {
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
+/* A task of every step of a unit. */
+static void run_task(struct program *program, const struct unit *unit, int64_t task, char *scratch, int profile) {
+    for (int64_t s = unit->first; s < unit->last; s++) {
+        const struct step *step = program->steps + s;
+        const int64_t begin = profile ? now() : 0;
+        step->kernel(step->params, step->buffers, task, scratch);
+        if (profile) __atomic_add_fetch(&program->spent[s], now() - begin, __ATOMIC_RELAXED);
+    }
+}
+
 static void run_alone(struct program *program, int profile) {
-    for (int64_t i = 0; i < program->step_count; i++) {
-        const struct step *step = program->steps + i;
-        for (int64_t task = 0; task < step->tasks; task++)
-            step->kernel(step->params, step->buffers, task, program->scratch);
+    for (int64_t i = 0; i < program->unit_count; i++) {
+        const struct unit *unit = program->units + i;
+        for (int64_t task = 0; task < unit->tasks; task++) run_task(program, unit, task, program->scratch, profile);
         if (profile) program->finished[i] = now();
     }
 }
@@ -96,25 +104,17 @@ static void wait_for(const int64_t *counter, int64_t value) {
     }
 }
 
-static int64_t run_task(const struct program *program, const struct unit *unit, int64_t task, char *scratch) {
-    for (int64_t s = unit->first; s < unit->last; s++) {
-        const struct step *step = program->steps + s;
-        step->kernel(step->params, step->buffers, task, scratch);
-    }
-    return 1;
-}
-
 static void raise_to(int64_t *value, int64_t least) {
     int64_t seen = __atomic_load_n(value, __ATOMIC_RELAXED);
     while (seen < least && !__atomic_compare_exchange_n(value, &seen, least, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
 }
 
 /* `most`: shares of a unit that there is room for, at least as many as threads in the team. */
-static void run_in_team(struct program *program, const struct unit *units, int64_t count, int64_t most, int profile) {
+static void run_in_team(struct program *program, int64_t most, int profile) {
     const int64_t me = omp_get_thread_num(), threads = omp_get_num_threads();
     char *scratch = program->scratch + me * program->scratch_bytes;
-    for (int64_t i = 0; i < count; i++) {
-        const struct unit *unit = units + i;
+    for (int64_t i = 0; i < program->unit_count; i++) {
+        const struct unit *unit = program->units + i;
         struct progress *progress = program->progress + i;
         struct share *shares = program->shares + i * most;
         int64_t mine = 0;
@@ -122,7 +122,9 @@ static void run_in_team(struct program *program, const struct unit *units, int64
             const int64_t first = (unit->tasks * owner + threads - 1) / threads, last = (unit->tasks * (owner + 1) + threads - 1) / threads;
             while (first + __atomic_load_n(&shares[owner].taken, __ATOMIC_RELAXED) < last) {
                 const int64_t task = first + __atomic_fetch_add(&shares[owner].taken, 1, __ATOMIC_RELAXED);
-                if (task < last) mine += run_task(program, unit, task, scratch);
+                if (task >= last) continue;
+                run_task(program, unit, task, scratch, profile);
+                mine++;
             }
         }
         if (mine) {
@@ -140,13 +142,12 @@ static void run(struct program *program, int64_t threads, int profile) {
         run_alone(program, profile);
         return;
     }
-    const struct unit *units = profile ? program->single_units : program->units;
-    const int64_t count = profile ? program->step_count : program->unit_count;
+    const int64_t count = program->unit_count;
     for (int64_t i = 0; i < count; i++) program->progress[i].done = 0;
     for (int64_t i = 0; i < count * threads; i++) program->shares[i].taken = 0;
     team_used = 1;
 #pragma omp parallel num_threads((int)threads)
-    run_in_team(program, units, count, threads, profile);
+    run_in_team(program, threads, profile);
 }
 
 int openmp_compiled(void) { return 1; }
@@ -169,11 +170,15 @@ int64_t openmp_processors(void) { return 1; }
 void program_run(struct program *program, int64_t threads) { run(program, threads, 0); }
 
 void program_run_profiled(struct program *program, int64_t threads, int64_t *nanoseconds) {
-    for (int64_t i = 0; i < program->step_count; i++) program->finished[i] = 0;
+    for (int64_t i = 0; i < program->step_count; i++) program->finished[i] = program->spent[i] = 0;
     int64_t last = now();
     run(program, threads, 1);
-    for (int64_t i = 0; i < program->step_count; i++) {
-        nanoseconds[i] = program->finished[i] - last;
+    for (int64_t i = 0; i < program->unit_count; i++) {
+        const struct unit *unit = program->units + i;
+        double spent = 1; /* clocks may stand still for as long as a step takes */
+        for (int64_t s = unit->first; s < unit->last; s++) spent += (double)program->spent[s];
+        for (int64_t s = unit->first; s < unit->last; s++)
+            nanoseconds[s] = (int64_t)((double)(program->finished[i] - last) * ((double)program->spent[s] / spent));
         last = program->finished[i];
     }
 }

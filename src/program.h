@@ -9,10 +9,11 @@ struct step {
     const void *params;
     void **buffers;
     int64_t tasks;
+    int64_t follows; /* whether its task t needs nothing of the step before but what that one's task t does; as many tasks */
 };
 
-/* Steps first..last-1 that are dealt out together: one step with several tasks, or neighbours with one task each, which
- * a single thread runs without waiting in between (tasks = 1). */
+/* Steps first..last-1 that are dealt out together, with as many tasks each: whoever takes task t runs that of every step. Neighbours
+ * with one task are such a unit, and a step with those that follow it, which find what it wrote in the core's cache. */
 struct unit {
     int64_t first, last, tasks;
 };
@@ -32,11 +33,11 @@ struct share {
 struct program {
     int64_t step_count, unit_count;
     struct step *steps;
-    struct unit *units;        /* unit_count, for running */
-    struct unit *single_units; /* step_count, one per step, for profiling */
+    struct unit *units;        /* unit_count */
     struct progress *progress; /* step_count */
     struct share *shares;      /* step_count * threads */
-    int64_t *finished;         /* step_count: nanoseconds at which a step was finished, when profiling */
+    int64_t *finished;         /* step_count: nanoseconds at which a unit was finished, when profiling */
+    int64_t *spent;            /* step_count: nanoseconds that all threads spent in a step, when profiling */
     int64_t most_tasks;        /* of any step */
     char *scratch;             /* threads * scratch_bytes */
     int64_t scratch_bytes;     /* of a thread, a multiple of 64 */
@@ -44,7 +45,7 @@ struct program {
     int busy;                  /* taken by program_lock */
 };
 
-/* Fills units, single_units and most_tasks from the steps. */
+/* Fills units and most_tasks from the steps. */
 void program_prepare(struct program *program);
 
 /* Takes the program for the calling thread; 0 when another one has it. */
@@ -55,7 +56,7 @@ void program_unlock(struct program *program);
  * number. The caller holds the lock. */
 void program_run(struct program *program, int64_t threads);
 
-/* The same, and writes the nanoseconds of every step. Steps are not merged into units. */
+/* The same, and writes the nanoseconds of every step; steps of a unit share its time as they share that of its threads. */
 void program_run_profiled(struct program *program, int64_t threads, int64_t *nanoseconds);
 
 /* 1 when the extension was compiled with OpenMP; without it every program runs on one thread. */

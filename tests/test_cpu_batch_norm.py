@@ -20,6 +20,10 @@ def members(rows, c, activation, **sizes):
     return {**common, **kernels.batch_norm_blocks(rows, c), **sizes}
 
 
+def partials(form):
+    return empty(kernels.batch_norm_workspace(kernels.batch_norm_params(**form)) // 4)
+
+
 def data(rows, c, offset):
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(rows, c)) * rng.uniform(0.5, 2, c) + offset * rng.normal(size=c)).astype(np.float32)
@@ -32,9 +36,9 @@ def test_statistics_keep_their_digits(isa, rows, c, offset):
     """Also where the mean is ten thousand deviations: there E(x^2) - E(x)^2 would have none left."""
     x = data(rows, c, offset)[0]
     exact = x.astype(np.float64)
-    for sizes in ({}, {"parts": min(rows, 7)}):
+    for sizes in ({}, {"part_rows": -(-rows // 7)}, {"part_rows": 9, "image_rows": rows // 3 if rows % 3 == 0 else rows, "near": 1}):
         form = members(rows, c, NONE, **sizes)
-        partial, mean, rstd = empty(form["parts"], 2, c), empty(c), empty(c)
+        partial, mean, rstd = partials(form), empty(c), empty(c)
         running_mean, running_var = np.full(c, 0.5, np.float32), np.full(c, 2, np.float32)
         run(isa, "batch_norm_statistics", form, x, partial)
         run(isa, "batch_norm_finalize", form, partial, x, mean, rstd, running_mean, running_var)
@@ -57,7 +61,7 @@ def test_normalisation_and_gradients(isa, activation, affine, rows, c):
     mean = x.astype(np.float64).mean(0).astype(np.float32)
     rstd = (1 / np.sqrt(x.astype(np.float64).var(0) + EPS)).astype(np.float32)
     scale, shift = (gamma, beta) if affine else (None, None)
-    form = members(rows, c, activation, parts=min(rows, 5))
+    form = members(rows, c, activation, part_rows=-(-rows // 5), image_rows=rows // 2 if rows % 2 == 0 else rows)
     xhat = (x.astype(np.float64) - mean) * rstd
     z = xhat * gamma + beta if affine else xhat
     kink = np.abs(z) < 1e-5  # on either side of it ReLU's derivative is another
@@ -66,7 +70,7 @@ def test_normalisation_and_gradients(isa, activation, affine, rows, c):
     np.testing.assert_allclose(y, VALUE[activation](z), rtol=2e-6, atol=3e-6)
 
     dy[kink] = 0
-    partial, dgamma, dbeta, dx = empty(form["parts"], 2, c), empty(c), empty(c), empty(rows, c)
+    partial, dgamma, dbeta, dx = partials(form), empty(c), empty(c), empty(rows, c)
     inputs = (x, dy, scale, shift, mean, rstd)
     run(isa, "batch_norm_backward_partial", form, *inputs, partial)
     run(isa, "batch_norm_backward_finalize", form, partial, dgamma, dbeta)

@@ -443,6 +443,28 @@ def test_clones_share_arrays_but_not_the_arena():
         np.testing.assert_array_equal(result, 2)
 
 
+def test_a_step_that_follows_runs_task_by_task_behind_the_one_before():
+    """It finds what the same task wrote before, on any number of threads, also where a second one follows."""
+    count = 100000
+    params = kernels.sum_parts_params(parts=2, count=count), kernels.sum_parts_params(parts=1, count=count)
+    tasks = kernels.conv_sizes("sum_parts", params[0])[0]
+    steps = [("sum_parts", params[0], [(1, 0), (0, 0)], tasks), ("sum_parts", params[1], [(0, 0), (0, 4 * count)], tasks), ("sum_parts", params[1], [(0, 4 * count), (2, 0)], tasks)]
+    program = kernels.Program(steps, [8 * count, 8 * count, 4 * count], written=[2], follows=[1, 2])
+    parts, result = np.random.default_rng(0).normal(size=(2, count)).astype(np.float32), np.empty(count, np.float32)
+    program.bind(1, parts)
+    program.bind(2, result)
+    for run in (lambda: program.run(1), lambda: program.run(3), program.clone().run, lambda: program.run_profiled(2)):
+        result[...] = np.nan
+        run()
+        np.testing.assert_array_equal(result, parts[0] + parts[1])
+    assert len(program.run_profiled(1)) == 3 and min(program.run_profiled(1)) > 0
+    for number in (0, 3):
+        with pytest.raises(ValueError, match="as many tasks as the one before; got step"):
+            kernels.Program(steps, [8 * count, 8 * count, 4 * count], written=[2], follows=[number])
+    with pytest.raises(ValueError, match="as many tasks as the one before; got step 1 of 2"):
+        kernels.Program([steps[0], (*steps[1][:3], tasks + 1)], [8 * count, 8 * count, 4 * count], follows=[1])
+
+
 def test_bind_refuses_what_does_not_fit():
     program = summing_program()
     with pytest.raises(RuntimeError, match="no array is bound to base 1"):

@@ -79,6 +79,7 @@ def overlaps(plan):
             if plan.places[value].kind is Kind.ARENA and value.nbytes:
                 touch(plan.places[value], index)
         if step.workspace is not None:
+            touch(step.workspace, index - step.follows)
             touch(step.workspace, index)
     assert position
     found = []
@@ -132,7 +133,14 @@ NETWORKS = {
         lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.SiLU(), nn.AvgPool2d(2), nn.Dropout(0.3), nn.Flatten(), nn.Linear(16, 5)),
         (3, 2, 6, 6),
     ),
-}
+    "followed": (
+        lambda: nn.Sequential(
+            *[nn.Sequential(nn.Conv2d(c, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU()) for c in (3, 8)],
+            nn.MaxPool2d(12), nn.Flatten(), nn.Linear(8, 5),
+        ),
+        (3, 3, 12, 12),
+    ),
+}  # fmt: skip
 
 
 def training(name, device):
@@ -145,6 +153,15 @@ def training(name, device):
 def test_training_steps_have_sound_plans(name, device):
     plan = training(name, device).plan
     assert overlaps(plan) == [] and clobbered(plan) == []
+
+
+def test_statistics_are_taken_behind_what_writes_for_them():
+    """On the CPU, where the convolution's tasks write whole rows: that step comes right before."""
+    program = training("followed", pc.device("cpu"))
+    plan = program.plan
+    behind = [(before.node.op.name, step.node.op.name) for before, step in zip(plan.run, plan.run[1:], strict=False) if step.follows]
+    assert behind == [("Conv", "BatchNormStatistics")] * 4
+    assert program.explain().count("piece by piece behind the step before") == 4
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -39,6 +39,40 @@ def test_later_runs_leave_an_array_alone(program):
     assert not np.may_share_memory(fresh, second)
 
 
+def test_the_same_arrays_again(program):
+    """They are not looked at again, but read; and between two such runs others may take their place."""
+    x, target = images(1), np.empty((2, 5, 6, 7), np.float32)
+    for seed in (1, 2, 3):
+        x[...] = images(seed)
+        expected = program.run(images(seed))
+        for _ in range(2):
+            assert program.run(x, out=target) is target
+            np.testing.assert_array_equal(target, expected)
+            target[...] = np.nan
+        np.testing.assert_array_equal(program.run(x), expected)
+    x[...] = images(4)
+    np.testing.assert_array_equal(program.run(x, out=target), program.run(images(4)))
+
+
+def test_the_same_arrays_changed_in_place_are_refused(program):
+    x, target = images(), np.empty((2, 5, 6, 7), np.float32)
+    program.run(x, out=target)
+    target.flags.writeable = False
+    with pytest.raises(ShapeError, match="writable"):
+        program.run(x, out=target)
+    target.flags.writeable = True
+    x.resize((2, 3, 7, 6), refcheck=False)
+    with pytest.raises(ShapeError, match="the shape the program was made for"):
+        program.run(x, out=target)
+
+
+def test_what_was_converted_is_converted_again(program):
+    x = [[[[1.0] * 7] * 6] * 3] * 2
+    first = program.run(x)
+    x[0] = [[[2.0] * 7] * 6] * 3
+    assert not np.array_equal(program.run(x), first)
+
+
 def test_several_results_go_to_several_arrays():
     class Two(nn.Module):
         def forward(self, x):

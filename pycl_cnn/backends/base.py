@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import import_module
+from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -101,6 +102,11 @@ class Algorithm:
     def workspace(self, node: Node, device: Device) -> int:
         """Bytes of memory it needs beside inputs and outputs, while it runs."""
         return 0
+
+    def follows(self, node: Node) -> Node | None:
+        """The node whose work it goes on with piece by piece, as soon as a piece is done, if that one is the step before; its workspace is taken
+        from then on."""
+        return None
 
 
 class Backend:
@@ -284,6 +290,30 @@ def stored(name: str, op: State, states: Mapping[str, np.ndarray]) -> np.ndarray
     return op.store(array)
 
 
+class Given:
+    """What a run was given, checked: inputs in order, and arrays for the results or None.
+
+    Given once more, the same arrays need no second look, and a program that has bound `inputs` and `targets` (the lists) need not do it again.
+    """
+
+    def __init__(self, inputs: list[np.ndarray], out: Any = None, targets: list[np.ndarray] | None = None) -> None:
+        self.inputs, self.out, self.targets = inputs, out, targets
+        self.forms = [(array, array.shape, array.dtype) for array in (*inputs, *(targets or ()))]
+
+    def again(self, arrays: tuple[Any, ...], out: Any) -> bool:
+        """Whether these are the arrays, and still what they were."""
+        if out is not self.out or len(arrays) != len(self.inputs):
+            return False
+        if out is not None:
+            if not out.flags.writeable:
+                return False
+            arrays = (*arrays, out)
+        for array, (known, shape, dtype) in zip(arrays, self.forms, strict=True):
+            if array is not known or array.shape != shape or array.dtype is not dtype:
+                return False
+        return True
+
+
 class Program:
     """A plan made ready for a device. Serves one thread at a time; clones share the weights."""
 
@@ -292,6 +322,7 @@ class Program:
         self.device = device
         self.prelude: Prelude | None = None  # what comes before `load`'s own steps
         self._lock = threading.Lock()
+        self._last: Given | None = None  # the last run's, where arrays were taken as they were
         self.input_values: dict[str, Value] = {value.op.label: value for value in plan.graph.inputs}  # type: ignore[attr-defined]
 
     # ---- what backends implement ---------------------------------------------------------------------------------------
@@ -333,15 +364,24 @@ class Program:
         With `out`, an array or a tuple of them, the results are written there and no memory is allocated: C-contiguous arrays of the
         outputs' shapes and dtypes that share no memory with each other or with the inputs. Raises ShapeError and DtypeError.
         """
-        inputs = self._checked(arrays, named)
-        targets = None if out is None else self._targets(out, inputs)
+        given = self._last
+        if given is None or named or not given.again(arrays, out):
+            given = self._accepted(arrays, named, out)
         if not self._lock.acquire(blocking=False):  # as _exclusively, without its microsecond
             raise self._busy()
         try:
-            outputs = self._run(inputs) if targets is None else self._run_into(inputs, targets)
+            outputs = self._run(given.inputs) if given.targets is None else self._run_into(given.inputs, given.targets)
         finally:
             self._lock.release()
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _accepted(self, arrays: tuple[Any, ...], named: Mapping[str, Any], out: Any) -> Given:
+        """What a run is given, checked, and known from then on where no array was converted."""
+        inputs = self._checked(arrays, named)
+        given = Given(inputs, out, None if out is None else self._targets(out, inputs))
+        if not named and not isinstance(out, tuple | list) and all(map(is_, arrays, inputs)):
+            self._last = given
+        return given
 
     def _targets(self, out: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """`out` as a list of arrays that results can be written to."""
@@ -445,7 +485,7 @@ class Program:
             flops=node.op.flops(inputs, outputs),
             work=node.algorithm.work(node, self.device),
             nbytes=nbytes,
-            why=node.reason,
+            why=node.reason + ("; piece by piece behind the step before" if step.follows else ""),
         )
 
     @property

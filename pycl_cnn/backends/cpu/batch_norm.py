@@ -1,20 +1,38 @@
-"""Training batch norm on the CPU: partial sums, their combination in fixed order, the normalisation. See src/batch_norm.h."""
+"""Training batch norm on the CPU: partial sums, their combination in fixed order, the normalisation. See src/batch_norm.h.
+
+Statistics are of what a convolution has written, as a rule, whose tasks write whole rows: the parts are then those tasks' rows, and whoever has
+written a part sums it up at once, out of the core's cache. (Gradients do not gain: beside dy they read x, which no task has just written.)
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from ...graph import Value
 from ...ops.base import Op
 from ...ops.batch_norm import BatchNormBackward, BatchNormTraining
 from . import _kernels
 from .launch import At, CpuAlgorithm, Device, Launch, Node, launch
 
+LEAST_ROWS = 32  # of a part: joining smaller ones to the others takes as long as is won
 
-def _sizes(x: Value) -> dict[str, int]:
+
+def _written_in(node: Node) -> tuple[int, int] | None:
+    """The rows of an image and of a task (CpuAlgorithm.task_rows) of what statistics are of, where parts can be such tasks' rows."""
+    source = node.inputs[0].node
+    if isinstance(node.op, BatchNormBackward) or not isinstance(source.algorithm, CpuAlgorithm):
+        return None
+    written = source.algorithm.task_rows(source)
+    return written if written and written[1] >= LEAST_ROWS else None
+
+
+def _sizes(node: Node) -> dict[str, int]:
+    x = node.inputs[0]
     rows, c = math.prod(x.shape[:-1]), x.shape[-1]
-    return {"rows": rows, "c": c, **_kernels.batch_norm_blocks(rows, c)}
+    sizes = {"rows": rows, "c": c, **_kernels.batch_norm_blocks(rows, c)}
+    if written := _written_in(node):
+        sizes.update(image_rows=written[0], part_rows=written[1], near=1)
+    return sizes
 
 
 def members_of(node: Node) -> dict[str, Any]:
@@ -23,7 +41,7 @@ def members_of(node: Node) -> dict[str, Any]:
     assert isinstance(op, BatchNormTraining | BatchNormBackward)
     f = op.activation
     return {
-        **_sizes(node.inputs[0]),
+        **_sizes(node),
         "activation": f.number if f else 0,
         "alpha": f.alpha if f else 0.0,
         "beta": f.beta if f else 0.0,
@@ -43,13 +61,20 @@ def statistics(node: Node, partial: At) -> list[Launch]:
     ]
 
 
-class PartialSums(CpuAlgorithm):
+class Parts(CpuAlgorithm):
+    """What sums up in parts."""
+
     name = "partial sums"
-    reason = "parts by size alone, combined in order"
 
     def workspace(self, node: Node, device: Device) -> int:
-        sizes = _sizes(node.inputs[0])
-        return 4 * sizes["parts"] * 2 * sizes["c"]
+        return _kernels.batch_norm_workspace(_kernels.batch_norm_params(**members_of(node)))
+
+    def follows(self, node: Node) -> Node | None:
+        return node.inputs[0].node if _written_in(node) else None
+
+
+class PartialSums(Parts):
+    reason = "parts by size alone, combined in order"
 
     def launches(self, node: Node) -> list[Launch]:
         members, partial = members_of(node), At(None)

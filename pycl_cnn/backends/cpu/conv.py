@@ -228,6 +228,21 @@ class ImplicitGemm(CpuAlgorithm):
         ]
 
 
+    def task_rows(self, node: Node) -> tuple[int, int] | None:
+        g, phases, _, target = roles(node.op)
+        phase, outs = phases[0], target[3]
+        if g.groups > 1 or len(phases) > 1:
+            return None
+        blocks = self.blocks(phase, g.batch, outs, node.inputs[0].shape[3])
+        if blocks["panel_width"] * blocks["panel_block"] < outs:
+            return None
+        return self.block_rows(phase, g.batch, blocks)
+
+    def block_rows(self, phase: Phase, images: int, blocks: dict[str, int]) -> tuple[int, int]:
+        """task_rows of tasks that have all outs."""
+        return images * phase.rows.grid * phase.cols.grid, blocks["pixel_block"]
+
+
 class LineConvolution(ImplicitGemm):
     """Kernel rows as runs of floats in x, read where they are: no patch is gathered."""
 
@@ -237,6 +252,9 @@ class LineConvolution(ImplicitGemm):
 
     def blocks(self, phase: Phase, images: int, outs: int, reds: int) -> dict[str, int]:
         return _kernels.conv_lines_blocks(images, phase.rows.grid, phase.cols.grid, outs, reds * phase.rows.taps * phase.cols.taps)
+
+    def block_rows(self, phase: Phase, images: int, blocks: dict[str, int]) -> tuple[int, int]:
+        return phase.rows.grid * phase.cols.grid, blocks["line_block"] * phase.cols.grid
 
     def supports(self, node: Node, device: Device) -> bool:
         g, phases, _, _ = roles(node.op)
@@ -384,17 +402,32 @@ class Depthwise(CpuAlgorithm):
         assert isinstance(packed, PackTaps)
         epilogue: Epilogue = node.op.epilogue  # type: ignore[attr-defined]
         bias, residual = epilogue_buffers(node, epilogue)
-        return [
+        calls = [
             conv_launch(
                 "depthwise",
                 (node.inputs[0], At(node.inputs[1], 4 * place), bias, residual, node.outputs[0]),
                 **patch_members(source, phase, 1),
                 **output_members(target, phase),
-                **_kernels.depthwise_blocks(phase.rows.grid, phase.cols.grid, g.channels, phase.rows.taps * phase.cols.taps),
+                **self._blocks(phases, g.channels),
                 **epilogue_members(epilogue),
             )
             for phase, place in zip(phases, packed.places(), strict=True)
         ]
+        # Where images have even sides, the tasks of all phases are the same rows of dx, each of which is written to at once.
+        return [replace(call, follows=index > 0) for index, call in enumerate(calls)]
+
+    def _blocks(self, phases: tuple[Phase, ...], channels: int) -> dict[str, int]:
+        """How the kernel's work is cut into tasks, alike for all phases."""
+        taps = sum(phase.rows.taps * phase.cols.taps for phase in phases)
+        return _kernels.depthwise_blocks(phases[0].rows.grid, phases[0].cols.grid, channels, taps)
+
+    def task_rows(self, node: Node) -> tuple[int, int] | None:
+        g, phases, _, target = roles(node.op)
+        blocks, step, (_, rows, cols, _) = self._blocks(phases, g.channels), phases[0].rows.out_step, target
+        alike = len({(phase.rows.grid, phase.cols.grid) for phase in phases}) == 1
+        if not alike or blocks["channel_block"] < g.channels:
+            return None
+        return rows * cols, min(rows, step * blocks["row_block"]) * cols
 
 
 def gradient_members(g: ConvGeometry, groups: int) -> dict[str, int]:

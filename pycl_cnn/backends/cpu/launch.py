@@ -31,6 +31,7 @@ class Launch:
     buffers: Sequence[Buffer]
     tasks: int
     scratch: int = 0  # bytes for each thread
+    follows: bool = False  # whether task t needs nothing of the call before but what that one's task t does, and may come at once
 
 
 def launch(kernel: str, buffers: Sequence[Buffer], **members: Any) -> Launch:
@@ -50,6 +51,11 @@ class CpuAlgorithm(Algorithm):
 
     def launches(self, node: Node) -> list[Launch]:
         raise NotImplementedError
+
+    def task_rows(self, node: Node) -> tuple[int, int] | None:
+        """(rows of an image, rows of a task) of what `node` writes, as rows of channels, where it is one call whose tasks write whole rows in order;
+        an image's last task may have fewer. Else None."""
+        return None
 
 
 __all__ = ["At", "Buffer", "CpuAlgorithm", "Device", "Graph", "Launch", "Node", "Value", "conv_launch", "launch"]

@@ -19,9 +19,9 @@ from ...ops.batch_norm import BatchNormTraining
 from ...ops.conv import Conv, ConvBackwardWeight
 from ...ops.max_pool import MaxPool
 from . import _kernels
-from .batch_norm import members_of, statistics
+from .batch_norm import Parts, members_of, statistics
 from .conv import Depthwise, DepthwiseWeightGradient, ImplicitGemm, WeightGradient
-from .launch import At, CpuAlgorithm, Device, Graph, Launch, Node, Value, launch
+from .launch import At, CpuAlgorithm, Graph, Launch, Node, Value, launch
 from .max_pool import WindowTables
 
 if TYPE_CHECKING:
@@ -43,13 +43,8 @@ class BatchNormStatistics(BatchNormTraining):
         return 4 * inputs[0].size
 
 
-class StatisticsAlone(CpuAlgorithm):
-    name = "partial sums"
+class StatisticsAlone(Parts):
     reason = "what reads the result normalises it as it reads"
-
-    def workspace(self, node: Node, device: Device) -> int:
-        sizes = members_of(node)
-        return 4 * sizes["parts"] * 2 * sizes["c"]
 
     def launches(self, node: Node) -> list[Launch]:
         _, gamma, beta, _, _ = node.inputs

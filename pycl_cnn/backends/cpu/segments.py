@@ -81,17 +81,21 @@ class Segments:
     def _segment(self, steps: Sequence[Step], numbers: list[int], sizes: Sequence[int], written: Sequence[int]) -> Segment:
         if numbers and isinstance(steps[numbers[0]].node.algorithm, HostStep):
             return Segment(numbers, host=steps[numbers[0]])
-        calls, owners, scratch = [], [], 0
+        calls: list[tuple[str, bytes, list[tuple[int, int] | None], int]] = []
+        owners, follows, scratch = list[int](), list[int](), 0
         for number in numbers:
             step = steps[number]
             algorithm = step.node.algorithm
             assert isinstance(algorithm, CpuAlgorithm)
             launches: list[Launch] = [call for call in algorithm.launches(step.node) if call.tasks > 0]
             for call in launches:
+                behind = call.follows or (step.follows and call is launches[0] and owners[-1:] == [number - 1])
+                if behind and calls[-1][3] == call.tasks:
+                    follows.append(len(calls))
                 calls.append((call.kernel, call.params, [self._locate(step, buffer) for buffer in call.buffers], call.tasks))
                 owners.append(number)
                 scratch = max(scratch, call.scratch)
-        return Segment(owners, _kernels.Program(calls, sizes, scratch, written=[base for base in written if base < len(sizes)]))
+        return Segment(owners, _kernels.Program(calls, sizes, scratch, written=[base for base in written if base < len(sizes)], follows=follows))
 
     def _locate(self, step: Step, buffer: Buffer) -> tuple[int, int] | None:
         if buffer is None:
