@@ -6,7 +6,6 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from .graph import Graph
 from .nn.parameter import Parameter
 from .passes import canonical, optimised
 from .placement import device as find_device
+from .records import record
 from .trace import Tracer, tracing
 
 P = TypeVar("P")  # a program, or what stands for one
@@ -121,7 +121,7 @@ def _attribute(value: Any) -> Any:
     return tuple(_attribute(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-@dataclass(frozen=True)
+@record
 class _Slot:
     """The place of an array among the arguments, with what the plan depends on."""
 

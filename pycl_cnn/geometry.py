@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
 from .errors import ShapeError
+from .records import record
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -73,7 +74,7 @@ def resolve_padding(
     return tuple((p, p) for p in non_negative(operation, "padding", padding, axes))
 
 
-@dataclass(frozen=True)
+@record
 class PhaseAxis:
     """Output positions along one axis that all read the same taps.
 
@@ -92,7 +93,7 @@ class PhaseAxis:
     index_step: int
 
 
-@dataclass(frozen=True)
+@record
 class Phase:
     """A grid of output pixels that all read the same taps: the implicit GEMM runs once for each."""
 
@@ -100,7 +101,7 @@ class Phase:
     cols: PhaseAxis
 
 
-@dataclass(frozen=True)
+@record
 class ConvGeometry:
     """Sizes of a convolution ``x[n,h,w,c] * w[k,r,s,c/groups] -> y[n,oh,ow,k]``.
 
@@ -273,7 +274,7 @@ class ConvGeometry:
         return result
 
 
-@dataclass(frozen=True)
+@record
 class PoolAxis:
     """The windows of max pooling along one axis: either regular (kernel, stride, padding, dilation) or adaptive."""
 
@@ -299,7 +300,7 @@ class PoolAxis:
         return tuple(windows)
 
 
-@dataclass(frozen=True)
+@record
 class PoolGeometry:
     """Sizes of max pooling ``x[n,h,w,c] -> y[n,oh,ow,c]``."""
 
@@ -339,7 +340,7 @@ def pool_out(operation: str, size: int, kernel: int, stride: int, padding: Pair,
 AxisKind = Literal["average", "sum", "full", "adaptive", "nearest", "linear", "linear_corners", "rows"]
 
 
-@dataclass(frozen=True)
+@record
 class AxisRule:
     """A linear map along one axis, a sparse matrix of `out` rows and `size` columns named by its rule.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from .errors import DtypeError, ShapeError
 from .graph import Graph, Value
 from .ops.base import Op
 from .ops.leaf import State
+from .records import record
 
 if TYPE_CHECKING:
     from .nn.module import Module
@@ -135,7 +135,7 @@ def _functional() -> Any:
     return functional
 
 
-@dataclass(frozen=True)
+@record
 class Call:
     """One call of a module in a trace: its nodes are those with serial numbers in ``first < serial <= last``."""
 

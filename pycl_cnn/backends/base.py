@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from importlib import import_module
 from operator import is_
@@ -24,6 +24,7 @@ from ..graph import Graph, Node, Value
 from ..ops.base import FLOAT, INT, Op
 from ..ops.leaf import State
 from ..plan import Kind, Plan, Step, does_work, make_plan, protect
+from ..records import record
 from ..report.profile import Profile, Span, StepReport, table
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def check_precision(operation: str, precision: str) -> str:
     return precision
 
 
-@dataclass(frozen=True)
+@record
 class Device:
     """A device that programs can be made for."""
 
@@ -245,7 +246,7 @@ class Backend:
         raise UnsupportedError(f"{kind} on {device}: {detail} input shapes {shapes} ({node.op.attributes()})" + "".join(f"; {problem}" for problem in problems))
 
 
-@dataclass(frozen=True)
+@record
 class Memory:
     """Bytes of a program: what it keeps, and what it needs while it runs."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from time import perf_counter
 
 from ..cache import read_cache, update_cache
+from ..records import record
 
 #: Bytes of source and target together, from a core's cache to main memory.
 COPY_SIZES = tuple(2**exponent for exponent in (17, 19, 21, 23, 25, 28))
@@ -17,7 +18,7 @@ SAMPLES = 15  # of which the best counts
 PATIENCE_SECONDS = 0.5  # a device that needs longer for one round is not asked for more
 
 
-@dataclass(frozen=True)
+@record
 class Ceilings:
     """Floating-point operations a second (a multiply-add is two), and bytes read and written a second by bytes touched."""
 

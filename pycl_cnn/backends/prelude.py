@@ -8,18 +8,19 @@ Its results become states of what is left; NumPy packs them as the device's kern
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..graph import FixedNodes, Graph, Node, Value
 from ..ops.leaf import State
 from ..plan import Plan, does_work
+from ..records import record
 from ..report.profile import StepReport
 from .base import Device, Program, stored
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Prelude:
     """Computes the states `names` of a program from `states`, which are the inputs of `plan`."""
 

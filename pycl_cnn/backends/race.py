@@ -8,7 +8,7 @@ it: what it does not come to, a later one measures.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..graph import Graph
 from ..ops.conv import Conv, Epilogue
 from ..ops.leaf import State
 from ..ops.pointwise import Activation
+from ..records import record
 from . import backend
 from .base import Device
 from .ceilings import machine_key
@@ -33,7 +34,7 @@ CHANNELS, LAYERS = 64, 4
 SMALL, LARGE = 14, 56  # edges of the images, of which the kernels' blocks are multiples
 
 
-@dataclass(frozen=True)
+@record
 class Result:
     """Seconds of a device and of the native backend beside it, or the problem that the device has."""
 

@@ -7,12 +7,12 @@ frequencies (Lavin and Gray, "Fast algorithms for convolutional neural networks"
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..geometry import ConvGeometry
 from ..ops.conv import Conv, ConvBackwardInput
+from ..records import record
 
 TILES = (2, 4, 6, 7)  # outputs a side
 
@@ -58,7 +58,7 @@ def transformed_filters(taps: np.ndarray, tile: int) -> np.ndarray:
     return result
 
 
-@dataclass(frozen=True)
+@record
 class FilterView:
     """Filter (out, i) has tap (r, s) at offset + out*out_stride + i*red_stride + r*tap_row_stride + s*tap_column_stride floats of the weight
     [outs, 3, 3, channels].

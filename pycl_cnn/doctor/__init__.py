@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..records import record
 from . import nodes, vendors
 from .system import GRAPHICS, System, identify
 
@@ -24,7 +25,7 @@ SECONDS = 60
 _PROBE = Path(__file__).with_name("probe.py")
 
 
-@dataclass(frozen=True)
+@record
 class Problem:
     """Something that is broken, and for each system the command that mends it; a `note` is worth knowing and may stay so."""
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..records import record
 from .system import GRAPHICS, System
 
 PATTERNS = ("dev/dri/renderD*", "dev/kfd", "dev/nvidia[0-9]*", "dev/nvidiactl", "dev/nvidia-uvm", "dev/mali*", "dev/kgsl-3d0")
 
 
-@dataclass(frozen=True)
+@record
 class Node:
     """A device node, and whether this user may read and write it."""
 

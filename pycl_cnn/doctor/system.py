@@ -6,8 +6,9 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from ..records import record
 
 SYSTEMS = {
     "debian": "Debian/Ubuntu",
@@ -93,7 +94,7 @@ REMEDIES: dict[str, dict[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@record
 class System:
     """`name` is a key of SYSTEMS, or "" for one that is not known."""
 

@@ -6,16 +6,16 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..records import record
 from .system import System, package_details, stem_of
 
 LIBRARY_FOLDERS = ("lib", "lib64", "usr/lib", "usr/lib64", "usr/local/lib", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu")
 REGISTRY = r"SOFTWARE\Khronos\OpenCL\Vendors"
 
 
-@dataclass(frozen=True)
+@record
 class Vendor:
     """A file (or registry entry) that names a driver's library. `error` is what is wrong with it, "" where it loads."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +79,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     When the body raises, it is removed and `path` is as it was. A link is followed: the file that it names is replaced.
     """
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    beside = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     with open(beside, "xb") as file:
         mode = os.stat(target if target.exists() else file.fileno()).st_mode  # a writer may make a file of its own, with another mode
     try:

@@ -10,11 +10,11 @@ They are chains (`nn.Sequential` with named parts), so that they can be cut, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import PyclError
 from ..nn.module import Module
+from ..records import record
 from .alexnet import AlexNet, alexnet
 from .all_cnn import AllCNN, all_cnn_c
 from .lenet import LeNet5, lenet5
@@ -24,7 +24,7 @@ from .unet import UNet, unet
 from .vgg import VGG, vgg16
 
 
-@dataclass(frozen=True)
+@record
 class Entry:
     """A network that the command line knows by name."""
 

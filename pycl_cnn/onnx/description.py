@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..backends import backend
 from ..backends.base import Device, Memory, Program, table
@@ -15,6 +14,7 @@ from ..ops.base import FLOAT
 from ..ops.conv import Conv, ConvBackwardInput
 from ..ops.matmul import MatMul
 from ..passes import canonical, optimised
+from ..records import record
 from ..trace import tracing
 from .importer import CONTROL_OPERATORS
 from .model import OnnxModel
@@ -25,7 +25,7 @@ from .reader import NodeFile, ValueInfo, printable
 KERNEL, HOST, FUSED, UNSUPPORTED = "kernel", "host", "fused or folded", "unsupported"
 
 
-@dataclass(frozen=True)
+@record
 class Description:
     """See the module's docstring. Print it."""
 

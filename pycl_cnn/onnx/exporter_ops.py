@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -27,6 +26,7 @@ from ..ops.pointwise import Activation, Binary, Unary
 from ..ops.reduce import Reduce
 from ..ops.resample import Resample, axis_matrix
 from ..ops.softmax import Softmax
+from ..records import record
 from .writer import OPSET, Writer
 
 #: Slices with this stop go to the end, whatever the size.
@@ -285,7 +285,7 @@ def _average_pool(writer: Writer, x: str, rules: tuple[AxisRule, AxisRule]) -> s
     return y if abs(factor - 1) < 1e-9 else writer.emit("Mul", [y, writer.scalar(factor)])
 
 
-@dataclass(frozen=True)
+@record
 class Windows:
     """Regular windows along an axis, and what their elements weigh: `per_kernel` / kernel, or `per_element` / (elements inside).
 

@@ -5,13 +5,13 @@ They are recognised in the traced graph by the arithmetic that they are traced a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..graph import Graph, Node, Value
 from ..ops.movement import Reshape
 from ..ops.pointwise import Binary, Unary
 from ..ops.resample import Resample
+from ..records import record
 from .exporter_ops import regular_windows
 from .writer import Writer
 
@@ -46,7 +46,7 @@ def _arguments(value: Value, kind: str) -> tuple[Value, ...] | None:
 # ---- batch normalisation -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class BatchNorm:
     """x, weight, bias, mean, variance; x is channels last."""
 
@@ -81,7 +81,7 @@ def _batch_norm(node: Node) -> BatchNorm | None:
 # ---- local response normalisation ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class ResponseNorm:
     """x [n,c,...] and the operator's attributes."""
 

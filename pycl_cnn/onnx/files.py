@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
+from ..records import record
 from .tensors import shown
 
 Attribute = Any  # float, int, str, np.ndarray, GraphFile, ValueInfo (a type), Reference, or a tuple of those
 
 
-@dataclass(frozen=True)
+@record
 class ValueInfo:
     """Name, element type and shape of an input or output; None: not told, or no tensor. A text in the shape is a symbol."""
 
@@ -22,14 +23,14 @@ class ValueInfo:
     shape: tuple[int | str | None, ...] | None
 
 
-@dataclass(frozen=True)
+@record
 class Reference:
     """In a function's body: the value of the attribute `name` of the node that calls it."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@record
 class NodeFile:
     """One node. An input or output "" is absent."""
 
@@ -60,7 +61,7 @@ class NodeFile:
                     yield key, item
 
 
-@dataclass(frozen=True)
+@record
 class GraphFile:
     """Nodes in topological order; the inputs without those that are initializers."""
 
@@ -71,7 +72,7 @@ class GraphFile:
     outputs: tuple[ValueInfo, ...]
 
 
-@dataclass(frozen=True)
+@record
 class FunctionFile:
     """A function that the model brings along: nodes that stand for one node."""
 
@@ -86,7 +87,7 @@ class FunctionFile:
     opsets: Mapping[str, int]
 
 
-@dataclass(frozen=True)
+@record
 class ModelFile:
     """A whole model."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FormatError
+from ..records import record
 from .wire import FIXED32, FIXED64, LENGTH, VARINT, Wire, signed, tag
 
 #: Longest axis, most elements and most axes of an array.
@@ -80,7 +81,7 @@ def element_type(number: int) -> np.dtype:
     return np.dtype(getattr(ml_dtypes, name))
 
 
-@dataclass(frozen=True)
+@record
 class External:
     """Where external data lie."""
 

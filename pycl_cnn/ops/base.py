@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..errors import ShapeError
+from ..records import record
 
 if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
@@ -47,7 +48,7 @@ def floats(*shape: int) -> Spec:
     return Spec(tuple(shape), FLOAT)
 
 
-@dataclass(frozen=True)
+@record
 class Op:
     """An operation with its attributes."""
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..records import record
 from .base import Op, Spec, floats, require
 from .pointwise import Activation, slope_reference, unary_reference
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
 
 
-@dataclass(frozen=True)
+@record
 class BatchNormTraining(Op):
     """``y = activation(gamma * (x - mean) * rstd + beta)`` over all axes but the last.
 
@@ -67,7 +67,7 @@ class BatchNormTraining(Op):
         return 7 * inputs[0].size
 
 
-@dataclass(frozen=True)
+@record
 class BatchNormBackward(Op):
     """Gradients dx, dgamma, dbeta from x, dy, gamma, beta, mean, rstd.
 

@@ -7,12 +7,13 @@ in deep learning; the flipped, mathematical one is the same operation on flipped
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..geometry import ConvGeometry
+from ..records import record
 from .base import Op, Spec, floats, require
 from .pointwise import Activation, unary_reference
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
 
 
-@dataclass(frozen=True)
+@record
 class Epilogue:
     """What happens to a result before it is stored: ``activation(result + bias + residual)``."""
 
@@ -68,7 +69,7 @@ class Epilogue:
 PLAIN = Epilogue()
 
 
-@dataclass(frozen=True)
+@record
 class FusedOp(Op):
     """An operation whose store can carry an epilogue; two operands come first, then bias and residual."""
 
@@ -82,7 +83,7 @@ class FusedOp(Op):
         return replace(self, epilogue=epilogue)  # type: ignore[call-arg]
 
 
-@dataclass(frozen=True)
+@record
 class Conv(FusedOp):
     """``y[n,a,b,k] = sum_{r,s,c} x[n, a*stride + r*dilation - top, b*stride + s*dilation - left, c] w[k,r,s,c]``."""
 
@@ -146,7 +147,7 @@ def _scatter_reference(g: ConvGeometry, dy: np.ndarray, w: np.ndarray) -> np.nda
     return dx[:, top : top + h, left : left + width]
 
 
-@dataclass(frozen=True)
+@record
 class ConvBackwardInput(FusedOp):
     """Gradient of a convolution in its input, ``dx = conv^T(dy, w)``: also the transposed convolution."""
 
@@ -180,7 +181,7 @@ class ConvBackwardInput(FusedOp):
         return 2 * self.geometry.multiply_adds + self.epilogue.flops(outputs[0])
 
 
-@dataclass(frozen=True)
+@record
 class ConvBackwardWeight(Op):
     """Gradient of a convolution in its weights: the input correlated with the output gradient."""
 

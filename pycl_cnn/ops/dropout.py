@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..records import record
 from .base import Op, Spec, require
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def philox4x32(counter: np.ndarray, key: tuple[int, int], rounds: int = 10) -> n
     return np.stack(c, -1).astype(np.uint32)
 
 
-@dataclass(frozen=True)
+@record
 class Dropout(Op):
     """``y = x / (1 - p)`` where element i is kept, else 0; its own gradient.
 

@@ -6,15 +6,15 @@ A backend runs it between its kernels, as a step of the program like any other, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..records import record
 from .base import Op, Spec
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class OnnxNode:
     """What a host step is in ONNX, so that it can be written there again."""
 
@@ -24,7 +24,7 @@ class OnnxNode:
     inputs: tuple[int | np.ndarray | None, ...]  # a place among the step's inputs, a known array, or absent
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class HostOp(Op):
     """``function(*arrays)`` gives arrays of the specs `results`."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from ..records import record
 from .base import Op, Spec, floats
 
 
-@dataclass(frozen=True)
+@record
 class Input(Op):
     """An array given at every run."""
 
@@ -21,7 +22,7 @@ class Input(Op):
         return (Spec(self.shape, np.dtype(self.dtype)),)
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Constant(Op):
     """An array known when the graph is made."""
 
@@ -37,7 +38,7 @@ class Constant(Op):
         return str(self.array) if self.array.size == 1 else ""
 
 
-@dataclass(frozen=True)
+@record
 class State(Op):
     """An array that the program keeps between runs: a parameter, a running statistic, an optimizer's slot.
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..records import record
 from .base import INT, Op, Spec, floats, require
 
 if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
 
 
-@dataclass(frozen=True)
+@record
 class CrossEntropy(Op):
     """Per row ``-(1-e) log p[label] - e/C sum_c log p[c]`` with p = softmax(logits), e = label_smoothing.
 
@@ -55,7 +55,7 @@ class CrossEntropy(Op):
         return 4 * inputs[0].size
 
 
-@dataclass(frozen=True)
+@record
 class CrossEntropyBackward(Op):
     """``dloss * (softmax(logits) - (1-e) onehot(label) - e/C)``; zero for ignored rows and labels that are no class."""
 
@@ -81,7 +81,7 @@ class CrossEntropyBackward(Op):
         return 5 * outputs[0].size
 
 
-@dataclass(frozen=True)
+@record
 class LabelMask(Op):
     """1.0 for every label that counts, 0.0 for `ignore_index`."""
 

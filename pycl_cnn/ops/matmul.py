@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..records import record
 from .base import Spec, floats, require
 from .conv import PLAIN, Epilogue, FusedOp
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
 
 
-@dataclass(frozen=True)
+@record
 class MatMul(FusedOp):
     """``y[m,n] = op(a) op(b)``, where op transposes when the flag says so."""
 

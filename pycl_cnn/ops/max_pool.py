@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..geometry import PoolGeometry
+from ..records import record
 from .base import INT, Op, Spec, floats, require
 
 if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
 
 
-@dataclass(frozen=True)
+@record
 class MaxPool(Op):
     """Largest element of every window, and with `indices` where it was.
 
@@ -58,7 +58,7 @@ class MaxPool(Op):
         return outputs[0].size * max(self.geometry.rows.kernel, 1) * max(self.geometry.cols.kernel, 1)
 
 
-@dataclass(frozen=True)
+@record
 class MaxPoolBackward(Op):
     """Every output's gradient goes to the element that was its largest."""
 

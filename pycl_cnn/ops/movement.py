@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..records import record
 from .base import Op, Spec, require
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def untransposed(values: Sequence, permutation: Sequence[int]) -> tuple:
     return _take(values, invert(permutation))
 
 
-@dataclass(frozen=True)
+@record
 class Reshape(Op):
     """The same elements in the same order under another shape: a view."""
 
@@ -50,7 +50,7 @@ class Reshape(Op):
         return (inputs[0].reshape(self.shape),)
 
 
-@dataclass(frozen=True)
+@record
 class Transpose(Op):
     """Axis i of the output is axis ``permutation[i]`` of the input (numpy.transpose)."""
 
@@ -87,7 +87,7 @@ class Transpose(Op):
         return moved == sorted(moved)
 
 
-@dataclass(frozen=True)
+@record
 class Expand(Op):
     """Axes of length 1 are repeated to `shape`."""
 
@@ -117,7 +117,7 @@ class Expand(Op):
         return Expand(untransposed(self.shape, permutation)), permutation
 
 
-@dataclass(frozen=True)
+@record
 class Slice(Op):
     """Elements starts, starts + steps, ... before stops, along every axis; steps are positive."""
 
@@ -154,7 +154,7 @@ class Slice(Op):
         return Slice(starts, stops, steps), permutation
 
 
-@dataclass(frozen=True)
+@record
 class Pad(Op):
     """`low` elements of `value` before, `high` after, `interior` between neighbours, along every axis."""
 
@@ -197,7 +197,7 @@ class Pad(Op):
         return Pad(low, high, interior, self.value), permutation
 
 
-@dataclass(frozen=True)
+@record
 class Flip(Op):
     """The elements along `axes` in reverse order."""
 
@@ -216,7 +216,7 @@ class Flip(Op):
         return Flip(tuple(sorted(permutation[axis] for axis in self.axes))), permutation
 
 
-@dataclass(frozen=True)
+@record
 class Concat(Op):
     """Arrays one behind the other along `axis`."""
 
@@ -256,7 +256,7 @@ class Concat(Op):
         return Concat(permutation[self.axis]), permutation
 
 
-@dataclass(frozen=True)
+@record
 class Copy(Op):
     """The input once more, in storage of its own: for results that would otherwise be a view of something kept."""
 

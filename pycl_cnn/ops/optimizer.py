@@ -6,14 +6,14 @@ Every rule reads ``hyper``, four floats given at each step; what they mean is sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..records import record
 from .base import Op, Spec, require
 
 
-@dataclass(frozen=True)
+@record
 class UpdateRule(Op):
     """``param, gradient, slots..., hyper -> param, slots...``, all in place but the gradient and hyper."""
 
@@ -45,7 +45,7 @@ class UpdateRule(Op):
         return (4 + 4 * len(self.slots)) * outputs[0].size
 
 
-@dataclass(frozen=True)
+@record
 class SGD(UpdateRule):
     """Stochastic gradient descent (torch.optim.SGD). hyper: lr, 1 at the first update else 0.
 
@@ -71,7 +71,7 @@ class SGD(UpdateRule):
         return (p - hyper[0] * (g + self.momentum * v if self.nesterov else v), v)
 
 
-@dataclass(frozen=True)
+@record
 class Adam(UpdateRule):
     """Adam (Kingma and Ba, 2015) and, `decoupled`, AdamW (Loshchilov and Hutter, 2019). hyper: lr, 1-beta1^t, 1-beta2^t.
 
@@ -102,7 +102,7 @@ class Adam(UpdateRule):
         return (p - hyper[0] / hyper[1] * m / (np.sqrt(v) / np.sqrt(hyper[2]) + self.eps), m, v)
 
 
-@dataclass(frozen=True)
+@record
 class RMSprop(UpdateRule):
     """RMSprop (Hinton, lecture 6e; torch.optim.RMSprop). hyper: lr.
 

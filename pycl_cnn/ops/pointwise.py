@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ..errors import ShapeError
+from ..records import record
 from .base import Op, Spec, require
 from .movement import Reshape, Transpose, invert
 
@@ -56,7 +56,7 @@ FROM_OUTPUT = frozenset({"relu", "clip"})
 BINARY_KINDS = {"add": 0, "sub": 1, "mul": 2, "div": 3, "max": 4, "min": 5, "pow": 6, "eq": 7, "gt": 8, "ge": 9, "keep": 10}
 
 
-@dataclass(frozen=True)
+@record
 class Activation:
     """A function of one variable with up to two parameters, e.g. clip(alpha, beta)."""
 
@@ -178,7 +178,7 @@ def slope_reference(activation: Activation, x: np.ndarray) -> np.ndarray:
         return _SLOPES[activation.kind](x.astype(np.float64), activation.alpha, activation.beta)
 
 
-@dataclass(frozen=True)
+@record
 class Unary(Op):
     """``y = f(x)``."""
 
@@ -210,7 +210,7 @@ class Unary(Op):
         return self, permutation
 
 
-@dataclass(frozen=True)
+@record
 class UnaryBackward(Op):
     """``dx = dy * f'(x)``."""
 
@@ -243,7 +243,7 @@ def sum_to(graph: Graph, value: Value, shape: tuple[int, ...]) -> Value:
     return graph.apply(Reshape(shape), value) if value.shape != shape else value
 
 
-@dataclass(frozen=True)
+@record
 class Binary(Op):
     """``y = activation(a op b)`` with NumPy's broadcasting; comparisons give 1.0 and 0.0, "keep" a where b is not 0, else 0."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..records import record
 from .base import Op, Spec, require
 from .movement import Expand, Reshape
 from .pointwise import Activation, Binary, Unary
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REDUCE_KINDS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "prod": 4}
 
 
-@dataclass(frozen=True)
+@record
 class Reduce(Op):
     """One value for all elements along `axes`."""
 

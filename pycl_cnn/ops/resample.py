@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..geometry import AxisRule
+from ..records import record
 from .base import Op, Spec, floats, require
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def axis_matrix(rule: AxisRule) -> np.ndarray:
     return matrix
 
 
-@dataclass(frozen=True)
+@record
 class Resample(Op):
     """``y[n,a,b,c] = sum_h sum_w R[a,h] C[b,w] x[n,h,w,c]`` with sparse R and C; its gradient is the same with R^T and C^T."""
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ..records import record
 from .base import Op, Spec, require
 
 if TYPE_CHECKING:
     from ..graph import Graph, Node, Value
 
 
-@dataclass(frozen=True)
+@record
 class Softmax(Op):
     """``exp(x - max) / sum(exp(x - max))`` along `axis`, or the logarithm of that."""
 
@@ -46,7 +46,7 @@ class Softmax(Op):
         return Softmax(permutation[self.axis], self.log), permutation
 
 
-@dataclass(frozen=True)
+@record
 class SoftmaxBackward(Op):
     """``y * (dy - sum(y * dy))``; for the logarithm ``dy - exp(y) * sum(dy)``."""
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cache import write_json
+from ..records import record
 
 if TYPE_CHECKING:
     from ..backends.ceilings import Ceilings
 
 
-@dataclass(frozen=True)
+@record
 class StepReport:
     """One row of `Program.explain`."""
 
@@ -29,7 +29,7 @@ class StepReport:
     why: str
 
 
-@dataclass(frozen=True)
+@record
 class Span:
     """When a kernel of step number `step` ran: seconds since the run began, and how long."""
 
@@ -38,7 +38,7 @@ class Span:
     seconds: float
 
 
-@dataclass(frozen=True)
+@record
 class Profile:
     """The steps of a program with their least times over some runs; printable.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..backends.base import Memory
 from ..compiler import Spec, begin, trace_forward
@@ -21,10 +20,11 @@ from ..ops.matmul import MatMul
 from ..ops.movement import Reshape, Transpose
 from ..passes import canonical, optimised
 from ..plan import make_plan, protect
+from ..records import record
 from ..trace import Call, Symbol, Tracer, tracing
 
 
-@dataclass(frozen=True)
+@record
 class Row:
     """One layer, or one operation that a module's forward asks for itself."""
 
@@ -36,7 +36,7 @@ class Row:
     output_bytes: int
 
 
-@dataclass(frozen=True)
+@record
 class Summary:
     """The rows in the order of execution, and the totals. Print it for a table."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..records import record
 
-@dataclass(frozen=True)
+
+@record
 class EpochRecord:
     """One epoch. What was not measured is None: accuracy needs integer labels, the validation entries validation data."""
 

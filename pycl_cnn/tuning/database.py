@@ -27,6 +27,7 @@ from typing import Any
 
 from ..cache import cache_folder, write_json
 from ..errors import PyclError
+from ..records import record
 from .space import Family, Limits, Problem, Variant
 
 FORMAT = 1
@@ -39,7 +40,7 @@ class TuningError(PyclError):
     """A tuning file that is none, or a model that has nothing to tune."""
 
 
-@dataclass(frozen=True)
+@record
 class Choice:
     """A variant and where it comes from."""
 
@@ -263,8 +264,8 @@ class Tuning:
     def _look_up(self, family: Family, problem: Problem) -> Choice:
         refused = self._refused.get(family.name, {})
         but = "".join(f"; not {variant}, since {reason}" for variant, reason in refused.items())
-        for source, record in self._records:
-            if found := record.find(family, problem, self.limits, refused):
+        for source, found_in in self._records:
+            if found := found_in.find(family, problem, self.limits, refused):
                 return Choice(found[0], source + found[1] + but)
         return Choice(family.default(problem, self.limits, refused), "rule by sizes" + but)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ..records import record
 
-@dataclass(frozen=True)
+
+@record
 class Limits:
     """What a device allows. Sizes in bytes."""
 
@@ -25,7 +27,7 @@ class Limits:
     local_memory: int
 
 
-@dataclass(frozen=True)
+@record
 class Problem:
     """The work of a step: sizes by name, e.g. pixels, outs, reds, taps, groups."""
 
@@ -58,7 +60,7 @@ class Problem:
         return sum(abs(math.log2(max(1, a) / max(1, b))) for (_, a), (_, b) in zip(self.sizes, other.sizes, strict=True))
 
 
-@dataclass(frozen=True)
+@record
 class Variant:
     """A kernel and the values of its parameters."""
 
@@ -92,7 +94,7 @@ class Variant:
         return f"{self.kernel} {' '.join(f'{name}={value}' for name, value in self.parameters)}"
 
 
-@dataclass(frozen=True)
+@record
 class Rule:
     """What a variant must keep, in words and as a condition."""
 
@@ -100,7 +102,7 @@ class Rule:
     holds: Callable[[Variant, Problem, Limits], bool]
 
 
-@dataclass(frozen=True)
+@record
 class Space:
     """A kernel's parameters with their values in order, its usual variant, its rules, and the bytes of local memory of a work-group."""
 
@@ -141,7 +143,7 @@ class Space:
                     yield variant.but(name, values[other])
 
 
-@dataclass(frozen=True)
+@record
 class Family:
     """One kind of work: the spaces of the kernels that can do it, the one to be taken where several may first."""
 

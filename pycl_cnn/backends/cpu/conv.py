@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...geometry import ConvGeometry, Phase, PhaseAxis
@@ -10,6 +10,7 @@ from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ...ops.movement import Reshape, Transpose
 from ...ops.pointwise import Binary
+from ...records import record
 from . import _kernels
 from .launch import At, Buffer, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
 
@@ -70,7 +71,7 @@ def output_members(target: tuple[int, ...], phase: Phase) -> dict[str, int]:
     }
 
 
-@dataclass(frozen=True)
+@record
 class Panels:
     """How the weights of one phase are packed: the members of pack_panels_params, and where the panels go."""
 
@@ -79,7 +80,7 @@ class Panels:
     place: int  # floats before it in the packed array
 
 
-@dataclass(frozen=True)
+@record
 class PackPanels(Op):
     """Weights (or a matrix) rearranged into the panels that igemm reads; one set for each phase, one behind the other.
 
@@ -338,7 +339,7 @@ class SpreadLines(CpuAlgorithm):
         ]
 
 
-@dataclass(frozen=True)
+@record
 class PackTaps(Op):
     """Depthwise weights w[c,r,s,1] as [tap][c]; one set for each phase, one behind the other."""
 

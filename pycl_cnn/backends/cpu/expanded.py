@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv
+from ...records import record
 from . import _kernels
 from .conv import PackTaps, epilogue_members, output_members, pack_filters, patch_members
 from .launch import CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
@@ -19,7 +19,7 @@ PEAK, SHARED_BYTES = 105.0, 40.0
 OWN_CACHE = 1 << 19  # bytes of a core's own cache that a task may count on
 
 
-@dataclass(frozen=True)
+@record
 class ExpandedDepthwise(Op):
     """``depthwise(expand(x))``; inputs: x, both weights, then the operands of both epilogues."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...graph import Graph, Node, Value
+from ...records import record
 from ..base import Algorithm, Device
 from . import _kernels
 
 
-@dataclass(frozen=True)
+@record
 class At:
     """A place `offset` bytes into a value or, without a value, into the step's workspace."""
 
@@ -22,7 +22,7 @@ class At:
 Buffer = Value | At | None
 
 
-@dataclass(frozen=True)
+@record
 class Launch:
     """`tasks` tasks of a kernel of src/, with its parameters by name and its buffers in the documented order."""
 

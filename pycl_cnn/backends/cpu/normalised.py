@@ -11,13 +11,14 @@ the pass over memory that reads x and writes z is gone, and so is z:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...ops.base import Op, Spec, floats
 from ...ops.batch_norm import BatchNormTraining
 from ...ops.conv import Conv, ConvBackwardWeight
 from ...ops.max_pool import MaxPool
+from ...records import record
 from . import _kernels
 from .batch_norm import Parts, members_of, statistics
 from .conv import Depthwise, DepthwiseWeightGradient, ImplicitGemm, WeightGradient
@@ -31,7 +32,7 @@ TABLE_ROWS = 5  # of src/normalise.h: mean, scale, shift and the bounds of the a
 BOUNDS = (None, "relu", "clip")  # activations that are a clip
 
 
-@dataclass(frozen=True)
+@record
 class BatchNormStatistics(BatchNormTraining):
     """A training batch norm up to its statistics: the table that normalises takes the place of y."""
 

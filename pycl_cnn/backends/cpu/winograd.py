@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ...geometry import ConvGeometry
@@ -12,6 +11,7 @@ from ...graph import FixedNodes
 from ...ops.base import Op
 from ...ops.conv import Conv, ConvBackwardInput, ConvBackwardWeight, Epilogue
 from ...ops.movement import Concat
+from ...records import record
 from ..winograd import TILES, filter_view, frequencies, padding_before, three_by_three, tiles_of
 from . import _kernels
 from .conv import PackPanels, epilogue_buffers, epilogue_members, make_panels, pack_filters, roles
@@ -90,8 +90,9 @@ class ByTiles(CpuAlgorithm):
 
     def why(self, node: Node, device: Device) -> str:
         form = self._form(node)
-        part = Fraction(self._products(node), (form.tile * form.kernel) ** 2)
-        return f"stride {form.step}, tiles of {form.tile}x{form.tile}: {part} of the multiplications"
+        products, direct = self._products(node), (form.tile * form.kernel) ** 2
+        common = math.gcd(products, direct)
+        return f"stride {form.step}, tiles of {form.tile}x{form.tile}: {products // common}/{direct // common} of the multiplications"
 
 
 class Winograd(ByTiles):
@@ -217,7 +218,7 @@ class StridedWinograd(Winograd):
         return None
 
 
-@dataclass(frozen=True)
+@record
 class OutputAxis:
     """Rows or columns of an input gradient of stride 2, dx[2s + p - padding] = sum over taps u of phase p of dy[s - u] w[2u + p], as windows on dy:
     output i of phase p is the sum of taps[p] elements of dy from first + i on, and lies at places[p] + 2i.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from ...ops.base import Op, Spec, floats
+from ...records import record
 from . import _kernels
 from .conv import PackPanels, Panels
 from .launch import At, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
@@ -13,7 +13,7 @@ from .launch import At, CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_l
 PACKED_BYTES = 1 << 21  # of filters that are packed at once, to be transformed: what a second-level cache or two hold
 
 
-@dataclass(frozen=True)
+@record
 class Form:
     """Which of Winograd's forms: tile x tile outputs, kernel x kernel taps, the stride; with stride 1 there may be a row or column of taps less."""
 
@@ -38,7 +38,7 @@ class Form:
         return dict(vars(self))
 
 
-@dataclass(frozen=True)
+@record
 class TransformFilters(Op):
     """Filters transformed: [panel][frequency][phase][channels][panel_width]. A second input has a factor for every out."""
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from ...graph import Graph, Node, Value
+from ...records import record
 from ...tuning.database import Choice
 from ...tuning.space import Family, Problem, Variant
 from ..base import Algorithm, Device
 from .programs import Context, open_context
 
 
-@dataclass(frozen=True)
+@record
 class At:
     """A place `offset` floats into a value or, without a value, into the step's workspace."""
 
@@ -23,21 +24,21 @@ class At:
     offset: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class Table:
     """A small array that a kernel reads: offsets of taps, windows, strides."""
 
     array: np.ndarray
 
 
-@dataclass(frozen=True)
+@record
 class Zeros:
     """At least `count` zeros, what lies outside an image."""
 
     count: int
 
 
-@dataclass(frozen=True)
+@record
 class Call:
     """Kernel `entry` of kernels_cl/<stem>.cl with its arguments by name, its -D parameters and launch sizes."""
 

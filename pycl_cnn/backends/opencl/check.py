@@ -13,7 +13,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from ...graph import Graph, Node, Value
 from ...ops.base import Op, Spec
 from ...ops.leaf import Constant, State
 from ...plan import Storage, does_work, make_plan, protect
+from ...records import record
 from ...tuning.database import TuningError
 from ...tuning.space import Variant
 from ..base import Algorithm, Device
@@ -43,7 +44,7 @@ MOST_UNITS = 4096  # that are kept in mind
 ULPS = 64  # that elementary functions and their arguments may be off by, counted as terms of a sum
 
 
-@dataclass(frozen=True)
+@record
 class Verdict:
     """What came of a unit's check. `error` and `allowed` are relative to the largest element of the result."""
 
@@ -55,7 +56,7 @@ class Verdict:
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Unit:
     """An algorithm at a kind of node, with the kernels that it uses there."""
 

@@ -9,16 +9,16 @@ import functools
 import importlib
 import os
 import threading
-from dataclasses import dataclass
 
 from ...errors import DeviceError
+from ...records import record
 
 
 class OpenCLUnavailable(DeviceError):
     """No OpenCL device can be used; the message says why and what to install."""
 
 
-@dataclass(frozen=True)
+@record
 class DeviceInfo:
     """One OpenCL device.  `index` is its place in the flat list over all platforms; sizes are in bytes."""
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ...ops.base import Op, Spec, floats
+from ...records import record
 from ..base import Algorithm
 from ..host import ONCE
 from .call import At, Call, Context, Node, OpenClAlgorithm, Table
 from .sizes import blocks, grid, stream
 
 
-@dataclass(frozen=True)
+@record
 class Panels:
     """How the weights of one phase are packed: arguments of kernels_cl/pack.cl, and where the panels go."""
 
@@ -36,7 +37,7 @@ class Panels:
         return self.groups * blocks(self.outs, self.width) * len(self.taps) * self.reds * self.width
 
 
-@dataclass(frozen=True)
+@record
 class PackPanels(Op):
     """Weights (or a matrix) rearranged into the panels that conv_igemm streams; one set for each phase."""
 

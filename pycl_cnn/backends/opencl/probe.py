@@ -8,12 +8,13 @@ on one core: how many cores are free at the moment does not matter, and the cand
 from __future__ import annotations
 
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from ...cache import read_cache, update_cache
+from ...records import record
 from .devices import DeviceInfo, OpenCLUnavailable, made_once
 from .known_devices import KNOWN
 from .sources import build_options, source_text
@@ -28,7 +29,7 @@ ROUNDS = 12
 SIZES = ((32, 1), (128, 1), (1024, 1), (1024, 4), (1024, 16), (1024, 64), (1024, 256))
 
 
-@dataclass(frozen=True)
+@record
 class Capabilities:
     """What the probe found: vector width and multiply-add form of the fastest correct register-blocked product.
 

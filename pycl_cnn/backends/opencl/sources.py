@@ -10,14 +10,15 @@ import functools
 import importlib.resources
 import pathlib
 import re
-from dataclasses import dataclass
+
+from ...records import record
 
 _INCLUDE = re.compile(r'^#include "(\w+)\.cl"$', re.MULTILINE)
 _ENTRY = re.compile(r"__kernel\s+(?:__attribute__\(\(\w+\([^)]*\)\)\)\s+)?void\s+(\w+)\s*\(([^)]*)\)")
 _COMMENT = re.compile(r"//[^\n]*")
 
 
-@dataclass(frozen=True)
+@record
 class Parameter:
     """One parameter of a kernel: `type` is "buffer", "int" or "float"."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ...records import record
 from ...tuning.space import Family, Limits, Problem, Rule, Space, Variant
 from .sizes import blocks
 
@@ -13,7 +12,7 @@ WIDTHS = (4, 8, 16)
 HEIGHTS = (1, 2, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 
 
-@dataclass(frozen=True)
+@record
 class Tile:
     """A work-item has `rows` rows by `vectors` vectors of `width` columns; a work-group `lines` by `columns` work-items."""
 

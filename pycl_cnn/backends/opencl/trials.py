@@ -23,13 +23,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from ...errors import DeviceError
+from ...records import record
 from .devices import DeviceInfo
 from .launch import ordered_arguments
 
@@ -110,7 +111,7 @@ def decoded(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), np.int32)
 
 
-@dataclass(frozen=True)
+@record
 class Outcome:
     """What came of a request: a result or, at kernel `entry` of the payload's program number `program`, a problem."""
 

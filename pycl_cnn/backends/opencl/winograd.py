@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput
+from ...records import record
 from ...tuning.database import Choice
 from ...tuning.space import Family, Limits, Problem, Rule, Space, Variant
 from ..base import Algorithm
@@ -119,7 +120,7 @@ def tile_family(name: str, cost: Callable[[Problem, int, Limits], float], allowe
 WINOGRAD_TILE = tile_family("winograd_tile", cost)
 
 
-@dataclass(frozen=True)
+@record
 class Tiling:
     """Outputs of a tile at a side, all tiles, and those of a chunk."""
 
@@ -156,7 +157,7 @@ def each_tile(context: Context, tile: int, channels: int, tiles: int) -> tuple[d
     return {**arguments, "tile_stride": tile_stride(tile, channels)}, size
 
 
-@dataclass(frozen=True)
+@record
 class TransformFilters(Op):
     """Filters of 3x3 taps in Winograd's form for a tile, as panels of `width` outputs: arguments of winograd_filters."""
 

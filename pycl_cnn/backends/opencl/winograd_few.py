@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv, ConvBackwardInput
+from ...records import record
 from ..base import Algorithm
 from ..host import ONCE, is_fixed
 from ..winograd import FilterView, filter_view, frequencies, padding_before, three_by_three, tile_grid, tiles_of
@@ -25,7 +25,7 @@ CHUNK = 16  # channels, of kernels_cl/winograd_few.cl
 WIDE = 16  # lanes of a vector where x86 has 32 registers; on Arm, which has as many, nobody has measured it
 
 
-@dataclass(frozen=True)
+@record
 class PackTaps(Op):
     """Filters of 3x3 taps as [panel][chunk of channels][tap][channel][width]."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ...ops.base import Op
 from ...ops.conv import Conv, ConvBackwardInput
+from ...records import record
 from ...tuning.space import Family, Limits, Problem, Rule, Space, Variant
 from ..winograd import TILES, frequencies, padding_before, tile_grid, tiles_of
 from .call import At, Call, Context, Device, Graph, Node, OpenClAlgorithm, device_context
@@ -58,7 +59,7 @@ def scratch_stride(count: int, block: Tile, reds: int) -> int:
     return count * (frequency_stride(block.rows, reds) + block.rows * block.panel)
 
 
-@dataclass(frozen=True)
+@record
 class Form:
     """Frequencies of a tile, the reds of its products, floats from a transformed tile to the next, and further -D of the kernel."""
 

@@ -7,12 +7,12 @@ are the channels of all phases (as on the CPU, src/winograd.h).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv
+from ...records import record
 from ...tuning.space import Family, Limits, Problem, Space, Variant
 from ..base import Algorithm
 from ..host import ONCE, is_fixed
@@ -38,7 +38,7 @@ def phases_usual(problem: Problem, limits: Limits) -> Variant:
 WINOGRAD_PHASES = Family("winograd_phases", (Space("winograd_fused", {**SPACE.parameters, "TILE": (TILE,)}, phases_usual, SPACE.rules),))
 
 
-@dataclass(frozen=True)
+@record
 class TransformPhases(Op):
     """Filters of 7x7 taps in Winograd's form: panels [frequency][panel][phase, channel][width]."""
 

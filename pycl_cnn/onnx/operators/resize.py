@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ...functional.door import NCHW_TO_NHWC, NHWC_TO_NCHW
 from ...geometry import AxisRule
 from ...ops.movement import Transpose
 from ...ops.resample import Resample
+from ...records import record
 from ...trace import Symbol, emit
 from ..node import MOST_COMPUTED, Call
 from .pointwise import wide
@@ -22,7 +22,7 @@ from .table import evaluated, lowered
 Row = list[tuple[int, float]]
 
 
-@dataclass(frozen=True)
+@record
 class Axis:
     """How one axis is resized."""
 
@@ -50,7 +50,7 @@ class Axis:
         return place * self.inputs / self.outputs
 
 
-@dataclass(frozen=True)
+@record
 class Rules:
     """What all axes of a node share."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...records import record
 from ..node import MOST_COMPUTED, Call
 
 Pads = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
+@record
 class Sliding:
     """For every axis of space: kernel, stride, dilation, padding (before, after), and how many windows there are."""
 
