@@ -7,7 +7,7 @@ brings in longer than planning a ResNet. Here the constructor alone is written f
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 C = TypeVar("C")
@@ -51,10 +51,10 @@ def _delete(self: Any, name: str) -> None:
 def record(cls: type[C]) -> type[C]: ...
 @overload
 def record(*, eq: bool) -> Callable[[type[C]], type[C]]: ...
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: Any = None, *, eq: bool = True) -> Any:
     """A class decorator: the annotated attributes become constructor arguments and cannot be set afterwards. With ``eq=False`` each object equals
-    itself only. `dataclasses.fields`, `replace` and `asdict` work."""
+    itself only. Subclasses with fields of their own must be records, too. `dataclasses.fields`, `replace` and `asdict` work."""
     if cls is None:
         return lambda cls: record(cls) if eq else _made(cls, object.__eq__, object.__hash__)
     return _made(cls, _equal, _hash)

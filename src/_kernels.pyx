@@ -7,7 +7,7 @@ member name, as they are documented in src/<stem>.h; the functions at the end te
 import os
 
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+    PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
@@ -317,7 +317,7 @@ cdef class Program:
         if not PyObject_CheckBuffer(array):
             raise TypeError(f"[Program.bind] base {base} takes an array; got {type(array).__name__}")
         try:
-            PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (PyBUF_WRITABLE if written else 0))
+            PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if written else 0))
         except (BufferError, ValueError) as error:
             raise ValueError(f"[Program.bind] base {base} takes a C-contiguous {'writable ' if written else ''}array: "
                              f"{error}") from None

@@ -93,40 +93,54 @@ void KERNEL(batch_norm_statistics)(const void *params, void *const *buffers, int
                            partial + channel);
 }
 
-/* The moments of some parts, `lanes` channels from x and partial on: of its halves', so that rounding errors grow with the logarithm of the parts. */
-static struct moments combine_parts(const struct batch_norm_params *p, const float *x, const float *partial, int64_t first, int64_t count,
-                                    int64_t lanes) {
+/* The moments of some parts, `channels` channels from x and partial on, relative to row 0 of x: of one half and of the other, so that rounding
+ * errors grow with the logarithm of the parts. */
+static void combine_parts(const struct batch_norm_params *p, const float *x, const float *partial, int64_t first, int64_t count,
+                          int64_t channels, float *mean, float *squares) {
+    const int64_t begin = batch_norm_part(p, first).begin;
     if (count == 1) {
-        const vf origin = vf_load_lanes(x, lanes), shift = vf_load_lanes(x + batch_norm_part(p, first).begin * p->c, lanes) - origin;
         const float *moments = partial + first * 2 * p->c;
-        return (struct moments){vf_load_lanes(moments, lanes) + shift, vf_load_lanes(moments + p->c, lanes)};
+        for (int64_t k = 0; k < channels; k += VL) {
+            const vf shift = vf_load_until(x + begin * p->c, k, channels) - vf_load_until(x, k, channels);
+            vf_store(mean + k, vf_load_until(moments, k, channels) + shift);
+            vf_store(squares + k, vf_load_until(moments + p->c, k, channels));
+        }
+        return;
     }
-    const int64_t middle = first + count / 2, last = first + count - 1, begin = batch_norm_part(p, first).begin;
-    const int64_t before = batch_norm_part(p, middle).begin - begin, all = batch_norm_part(p, last).end - begin;
-    const struct moments left = combine_parts(p, x, partial, first, middle - first, lanes);
-    const struct moments right = combine_parts(p, x, partial, middle, last + 1 - middle, lanes);
-    return combine_moments(left, right, (float)before, (float)(all - before) / (float)all);
+    float other_mean[BATCH_NORM_CHANNELS], other_squares[BATCH_NORM_CHANNELS];
+    const int64_t middle = first + count / 2, before = batch_norm_part(p, middle).begin - begin;
+    const int64_t all = batch_norm_part(p, first + count - 1).end - begin;
+    combine_parts(p, x, partial, first, count / 2, channels, mean, squares);
+    combine_parts(p, x, partial, middle, count - count / 2, channels, other_mean, other_squares);
+    for (int64_t k = 0; k < channels; k += VL) {
+        const struct moments left = {vf_load(mean + k), vf_load(squares + k)}, right = {vf_load(other_mean + k), vf_load(other_squares + k)};
+        const struct moments both = combine_moments(left, right, (float)before, (float)(all - before) / (float)all);
+        vf_store(mean + k, both.mean);
+        vf_store(squares + k, both.squares);
+    }
 }
 
 void KERNEL(batch_norm_finalize)(const void *params, void *const *buffers, int64_t task, void *scratch) {
     (void)scratch;
     const struct batch_norm_params *p = params;
-    const float *partial = buffers[0], *x = buffers[1];
-    float *mean = buffers[2], *rstd = buffers[3], *running_mean = buffers[4], *running_var = buffers[5];
-    const int64_t end = min_i64(p->c, (task + 1) * BATCH_NORM_CHANNELS);
+    const int64_t first = task * BATCH_NORM_CHANNELS, channels = min_i64(BATCH_NORM_CHANNELS, p->c - first);
+    const float *partial = (const float *)buffers[0] + first, *x = (const float *)buffers[1] + first;
+    float *mean = (float *)buffers[2] + first, *rstd = (float *)buffers[3] + first;
+    float *running_mean = buffers[4] ? (float *)buffers[4] + first : NULL, *running_var = buffers[5] ? (float *)buffers[5] + first : NULL;
     const float rows = (float)p->rows, others = (float)max_i64(p->rows - 1, 1);
-    for (int64_t k = task * BATCH_NORM_CHANNELS; k < end; k += VL) {
-        struct moments total = combine_parts(p, x + k, partial + k, 0, batch_norm_parts(p), min_i64(VL, end - k));
-        total.mean += vf_load_until(x, k, end);
-        vf_store_until(mean, total.mean, k, end);
-        vf_store_until(rstd, 1.0f / vf_sqrt(total.squares / rows + p->eps), k, end);
+    float means[BATCH_NORM_CHANNELS], squares[BATCH_NORM_CHANNELS];
+    combine_parts(p, x, partial, 0, batch_norm_parts(p), channels, means, squares);
+    for (int64_t k = 0; k < channels; k += VL) {
+        const vf total_mean = vf_load(means + k) + vf_load_until(x, k, channels), total_squares = vf_load(squares + k);
+        vf_store_until(mean, total_mean, k, channels);
+        vf_store_until(rstd, 1.0f / vf_sqrt(total_squares / rows + p->eps), k, channels);
         if (running_mean) {
-            vf old = vf_load_until(running_mean, k, end);
-            vf_store_until(running_mean, old * (1.0f - p->momentum) + total.mean * p->momentum, k, end);
+            vf old = vf_load_until(running_mean, k, channels);
+            vf_store_until(running_mean, old * (1.0f - p->momentum) + total_mean * p->momentum, k, channels);
         }
         if (running_var) {
-            vf old = vf_load_until(running_var, k, end);
-            vf_store_until(running_var, old * (1.0f - p->momentum) + total.squares / others * p->momentum, k, end);
+            vf old = vf_load_until(running_var, k, channels);
+            vf_store_until(running_var, old * (1.0f - p->momentum) + total_squares / others * p->momentum, k, channels);
         }
     }
 }

@@ -12,7 +12,7 @@
  *
  * batch_norm_statistics         x -> partial: each part's mean, less its first row, and sum of squared deviations.
  *                               buffers: x, partial
- * batch_norm_finalize           combines the parts in order (Chan's formula); updates the running statistics in place
+ * batch_norm_finalize           combines the parts, one half and the other (Chan's formula); updates the running statistics in place
  *                               (unbiased variance). buffers: partial, x, mean[c], rstd[c], running_mean[c] or NULL,
  *                               running_var[c] or NULL
  * batch_norm_normalise          y = activation((x - mean) * rstd * gamma + beta); y may be x.

@@ -1,5 +1,7 @@
 """`program.run(x, out=y)`: results go to arrays of the caller, on every device, and nothing else is written."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,25 @@ def test_the_same_arrays_changed_in_place_are_refused(program):
     x.resize((2, 3, 7, 6), refcheck=False)
     with pytest.raises(ShapeError, match="the shape the program was made for"):
         program.run(x, out=target)
+
+
+def test_the_same_array_at_another_place_is_read_there(program):
+    x, target = images(1), np.empty((2, 5, 6, 7), np.float32)
+    program.run(x, out=target)
+    x.resize((1 << 16, 3, 6, 7), refcheck=False)
+    x.resize((2, 3, 6, 7), refcheck=False)
+    x[...] = images(2)
+    np.testing.assert_array_equal(program.run(x, out=target), program.run(images(2)))
+
+
+def test_the_same_array_with_other_strides_is_read_so():
+    program = pc.compile(nn.ReLU(), (4, 4), device="cpu")
+    x = np.arange(16, dtype=np.float32).reshape(4, 4)
+    np.testing.assert_array_equal(program.run(x), x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy advises against it
+        x.strides = x.strides[::-1]
+    np.testing.assert_array_equal(program.run(x), x)
 
 
 def test_what_was_converted_is_converted_again(program):

@@ -26,6 +26,7 @@ from ..ops.leaf import State
 from ..plan import Kind, Plan, Step, does_work, make_plan, protect
 from ..records import record
 from ..report.profile import Profile, Span, StepReport, table
+from .given import Given
 
 if TYPE_CHECKING:
     from .ceilings import Ceilings
@@ -291,30 +292,6 @@ def stored(name: str, op: State, states: Mapping[str, np.ndarray]) -> np.ndarray
     return op.store(array)
 
 
-class Given:
-    """What a run was given, checked: inputs in order, and arrays for the results or None.
-
-    Given once more, the same arrays need no second look, and a program that has bound `inputs` and `targets` (the lists) need not do it again.
-    """
-
-    def __init__(self, inputs: list[np.ndarray], out: Any = None, targets: list[np.ndarray] | None = None) -> None:
-        self.inputs, self.out, self.targets = inputs, out, targets
-        self.forms = [(array, array.shape, array.dtype) for array in (*inputs, *(targets or ()))]
-
-    def again(self, arrays: tuple[Any, ...], out: Any) -> bool:
-        """Whether these are the arrays, and still what they were."""
-        if out is not self.out or len(arrays) != len(self.inputs):
-            return False
-        if out is not None:
-            if not out.flags.writeable:
-                return False
-            arrays = (*arrays, out)
-        for array, (known, shape, dtype) in zip(arrays, self.forms, strict=True):
-            if array is not known or array.shape != shape or array.dtype is not dtype:
-                return False
-        return True
-
-
 class Program:
     """A plan made ready for a device. Serves one thread at a time; clones share the weights."""
 
@@ -380,8 +357,8 @@ class Program:
         """What a run is given, checked, and known from then on where no array was converted."""
         inputs = self._checked(arrays, named)
         given = Given(inputs, out, None if out is None else self._targets(out, inputs))
-        if not named and not isinstance(out, tuple | list) and all(map(is_, arrays, inputs)):
-            self._last = given
+        taken = not named and not isinstance(out, tuple | list) and all(map(is_, arrays, inputs))
+        self._last = given if taken else None
         return given
 
     def _targets(self, out: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

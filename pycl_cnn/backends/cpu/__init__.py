@@ -18,7 +18,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
 
-    families = ("winograd", "winograd_filters", "batch_norm", "conv", "dropout", "expanded", "loss", "matmul", "max_pool", "movement", "normalised", "optimizer", "pointwise", "reduce", "resample", "softmax")
+    families = ("winograd", "winograd_filters", "batch_norm", "conv_depthwise", "conv", "dropout", "expanded", "loss", "matmul", "max_pool", "movement", "normalised", "optimizer", "pointwise", "reduce", "resample", "softmax")
 
     def devices(self) -> Sequence[Device]:
         return [Device("cpu", 0, processor_name(), "cpu", "native", f"Cython, {_kernels.active_isa()}", memory())]

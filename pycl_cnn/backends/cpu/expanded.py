@@ -11,7 +11,8 @@ from ...ops.base import Op, Spec, floats
 from ...ops.conv import Conv
 from ...records import record
 from . import _kernels
-from .conv import PackTaps, epilogue_members, output_members, pack_filters, patch_members
+from .conv import epilogue_members, output_members, pack_filters, patch_members
+from .conv_depthwise import PackTaps
 from .launch import CpuAlgorithm, Device, Graph, Launch, Node, Value, conv_launch
 
 # Of a core of today; only the ratios matter: flop in a nanosecond, and bytes that it writes to or reads from a cache that cores share.

@@ -53,7 +53,7 @@ class CpuAlgorithm(Algorithm):
         raise NotImplementedError
 
     def task_rows(self, node: Node) -> tuple[int, int] | None:
-        """(rows of an image, rows of a task) of what `node` writes, as rows of channels, where it is one call whose tasks write whole rows in order;
+        """(rows of an image, rows of a task) of what `node` writes, as rows of channels, where its tasks write whole rows in order, all calls the same ones;
         an image's last task may have fewer. Else None."""
         return None
 

@@ -21,7 +21,8 @@ from ...ops.max_pool import MaxPool
 from ...records import record
 from . import _kernels
 from .batch_norm import Parts, members_of, statistics
-from .conv import Depthwise, DepthwiseWeightGradient, ImplicitGemm, WeightGradient
+from .conv import ImplicitGemm, WeightGradient
+from .conv_depthwise import Depthwise, DepthwiseWeightGradient
 from .launch import At, CpuAlgorithm, Graph, Launch, Node, Value, launch
 from .max_pool import WindowTables
 

@@ -48,8 +48,6 @@ class CpuProgram(Program):
                 place += -(-storage.nbytes // ALIGNMENT) * ALIGNMENT
         self.kept: Kept = shared.kept if shared else Kept(aligned_zeros(place))
         self.loads = 0  # of those arrays that steps read now
-        self.inputs: Sequence[np.ndarray] = ()  # that are bound,
-        self.targets: Sequence[np.ndarray] = ()  # and arrays for results
         self.input_storages = [plan.places[value] for value in graph.inputs]
         self.output_storages = list(dict.fromkeys(plan.places[value] for value in graph.outputs))
         external = [*self.input_storages, *self.output_storages, *self.given]
@@ -97,17 +95,12 @@ class CpuProgram(Program):
             for storage, array in self.kept.given.items():
                 self.segments.bind(storage, array)
             self.loads = self.kept.loads
-        if inputs is self.inputs:
-            return
-        self.inputs = ()
         for storage, array in zip(self.input_storages, inputs, strict=True):
             self.segments.bind(storage, array)
-        self.inputs = inputs
 
     def _bind(self, inputs: Sequence[np.ndarray]) -> dict[Storage, np.ndarray]:
         """Let the steps read `inputs` and write fresh arrays; these."""
         self._bind_inputs(inputs)
-        self.targets = ()
         arrays = {}
         for storage in self.output_storages:
             arrays[storage] = np.empty(storage.value.shape, storage.value.dtype)
@@ -121,11 +114,8 @@ class CpuProgram(Program):
 
     def _run_into(self, inputs: Sequence[np.ndarray], targets: list[np.ndarray]) -> list[np.ndarray]:
         self._bind_inputs(inputs)
-        if targets is not self.targets:
-            self.targets = ()
-            for value, target in zip(self.plan.graph.outputs, targets, strict=True):
-                self.segments.bind(self.plan.places[value], target)
-            self.targets = targets
+        for value, target in zip(self.plan.graph.outputs, targets, strict=True):
+            self.segments.bind(self.plan.places[value], target)
         self.segments.run(get_num_threads())
         return targets
 
@@ -133,7 +123,7 @@ class CpuProgram(Program):
         self._bind(inputs)
         spans, start = [], 0.0
         for number, seconds in self.segments.profile(get_num_threads()):
-            spans.append(Span(number, start, seconds))  # one kernel begins when the one before has ended
+            spans.append(Span(number, start, seconds))  # one behind the other, though steps that follow run within the one before
             start += seconds
         return spans
 

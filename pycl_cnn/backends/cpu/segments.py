@@ -57,11 +57,11 @@ class Segments:
         targets = [BLOCK, self._shared_arena, *(self.bases[storage] for storage in written if storage in self.bases)]
         self.arrays: dict[Storage, np.ndarray] = {}
         self.segments = [self._segment(steps, numbers, sizes, targets) for numbers in self._runs(steps)]
-        for segment in self.segments:
-            if segment.kernels is not None:
-                segment.kernels.bind(BLOCK, block)
-                if self.arena is not None:
-                    segment.kernels.bind(self._shared_arena, self.arena)
+        self.programs = [segment.kernels for segment in self.segments if segment.kernels is not None]
+        for kernels in self.programs:
+            kernels.bind(BLOCK, block)
+            if self.arena is not None:
+                kernels.bind(self._shared_arena, self.arena)
 
     @staticmethod
     def _runs(steps: Sequence[Step]) -> Iterator[list[int]]:
@@ -89,7 +89,7 @@ class Segments:
             assert isinstance(algorithm, CpuAlgorithm)
             launches: list[Launch] = [call for call in algorithm.launches(step.node) if call.tasks > 0]
             for call in launches:
-                behind = call.follows or (step.follows and call is launches[0] and owners[-1:] == [number - 1])
+                behind = (call.follows and owners[-1:] == [number]) or (step.follows and call is launches[0] and owners[-1:] == [number - 1])
                 if behind and calls[-1][3] == call.tasks:
                     follows.append(len(calls))
                 calls.append((call.kernel, call.params, [self._locate(step, buffer) for buffer in call.buffers], call.tasks))
@@ -112,10 +112,10 @@ class Segments:
     def bind(self, storage: Storage, array: np.ndarray) -> None:
         """Let steps read or write `array` for `storage`."""
         self.arrays[storage] = array
-        if storage in self.bases:
-            for segment in self.segments:
-                if segment.kernels is not None:
-                    segment.kernels.bind(self.bases[storage], array)
+        base = self.bases.get(storage)
+        if base is not None:
+            for kernels in self.programs:
+                kernels.bind(base, array)
 
     def _array(self, value: Value) -> np.ndarray:
         """The elements of a value, where they are."""
