@@ -53,7 +53,7 @@ def update_cache(name: str, entries: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file beside its place and rename it. Raises OSError."""
-    import tempfile  # which takes as long to import as all of this module's readers
+    import tempfile  # here, for it brings in a dozen modules, and most processes only read
 
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".new")
     try:

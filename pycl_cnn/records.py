@@ -1,7 +1,8 @@
 """Records: immutable objects that are equal when their fields are, as ``dataclass(frozen=True)`` makes them, but quick to define.
 
-A frozen dataclass writes six methods as source for each class and compiles them, about half a millisecond: for all classes that a first inference
-brings in longer than planning a ResNet. Here the constructor alone is written for each class; the rest is shared.
+A frozen dataclass writes six methods as source for each class and compiles them, whenever its module is imported: with as many classes as operations
+and algorithms have, a good part of the time until a new process gives its first result (the row "ready to run" of docs/benchmarks.md). Here the
+constructor alone is written for each class; the rest is shared.
 """
 
 from __future__ import annotations

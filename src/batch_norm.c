@@ -326,10 +326,10 @@ void KERNEL(batch_norm_backward_finalize)(const void *params, void *const *buffe
     (void)scratch;
     const struct batch_norm_params *p = params;
     const float *partial = buffers[0];
-    const int64_t end = min_i64(p->c, (task + 1) * BATCH_NORM_CHANNELS);
+    const int64_t end = min_i64(p->c, (task + 1) * BATCH_NORM_CHANNELS), parts = batch_norm_parts(p);
     for (int64_t k = task * BATCH_NORM_CHANNELS; k < end; k += VL) {
         vf dbeta = vf_load_until(partial, k, end), dgamma = vf_load_until(partial + p->c, k, end);
-        for (int64_t part = 1; part < batch_norm_parts(p); part++) {
+        for (int64_t part = 1; part < parts; part++) {
             dbeta += vf_load_until(partial + part * 2 * p->c, k, end);
             dgamma += vf_load_until(partial + part * 2 * p->c + p->c, k, end);
         }

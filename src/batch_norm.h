@@ -42,12 +42,10 @@ struct batch_norm_params {
     float momentum; /* weight of the new statistics in the running ones */
 };
 
+/* Tasks of the two kernels that write partial, one for each part; of the finalize kernels; and of the remaining two. */
 static inline int64_t batch_norm_parts(const struct batch_norm_params *p) {
     return p->rows / p->image_rows * blocks_of(p->image_rows, p->part_rows);
 }
-
-/* Of the partial, the finalize and the remaining two kernels. */
-static inline int64_t batch_norm_partial_tasks(const struct batch_norm_params *p) { return batch_norm_parts(p); }
 static inline int64_t batch_norm_finalize_tasks(const struct batch_norm_params *p) {
     return blocks_of(p->c, BATCH_NORM_CHANNELS);
 }

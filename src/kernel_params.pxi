@@ -51,7 +51,6 @@ cdef extern from "batch_norm.h" nogil:
         int64_t rows, c, image_rows, part_rows, near, rows_per_task, activation
         float alpha, beta, eps, momentum
     int64_t batch_norm_parts(const batch_norm_members *p)
-    int64_t batch_norm_partial_tasks(const batch_norm_members *p)
     int64_t batch_norm_finalize_tasks(const batch_norm_members *p)
     int64_t batch_norm_rows_tasks(const batch_norm_members *p)
 cdef extern from "movement.h" nogil:
@@ -222,7 +221,7 @@ def kernel_tasks(str kernel not None, bytes params not None):
     if kernel == "resample":
         return resample_tasks(<const resample_members *>p)
     if kernel in ("batch_norm_statistics", "batch_norm_backward_partial"):
-        return batch_norm_partial_tasks(<const batch_norm_members *>p)
+        return batch_norm_parts(<const batch_norm_members *>p)
     if kernel in ("batch_norm_finalize", "batch_norm_normaliser", "batch_norm_backward_finalize"):
         return batch_norm_finalize_tasks(<const batch_norm_members *>p)
     if kernel in ("batch_norm_normalise", "batch_norm_backward_input"):

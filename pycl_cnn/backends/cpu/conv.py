@@ -228,7 +228,6 @@ class ImplicitGemm(CpuAlgorithm):
             for phase, panels in zip(phases, packed.panels, strict=True)
         ]
 
-
     def task_rows(self, node: Node) -> tuple[int, int] | None:
         g, phases, _, target = roles(node.op)
         phase, outs = phases[0], target[3]
